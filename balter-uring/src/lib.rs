@@ -1,1 +1,103 @@
-//! stub
+//! A load generator for Linux.
+//!
+//! Write what a user does as an async function, mark each request, say how much of it you want:
+//!
+//! ```no_run
+//! use balter_uring::http::Client;
+//! use balter_uring::prelude::*;
+//!
+//! #[scenario]
+//! async fn visitor() {
+//!     let client = Client::new();
+//!     loop {
+//!         let _ = front_page(&client).await;
+//!     }
+//! }
+//!
+//! #[transaction]
+//! async fn front_page(client: &Client) -> Result<(), balter_uring::http::Error> {
+//!     client.get("http://127.0.0.1:8080/").send().await?.error_for_status()?.bytes().await?;
+//!     Ok(())
+//! }
+//!
+//! let statistics = futures_lite::future::block_on(
+//!     visitor().tps(10_000).duration(Duration::from_secs(10)),
+//! );
+//! println!("{statistics}");
+//! ```
+//!
+//! One shard a core: a thread pinned to it, with a glommio executor and an io_uring of its own.
+//! Scenario instances live and die on one shard; nothing on the way of a transaction is shared
+//! between them. One ordinary thread, the aggregator, merges what the shards measure and grants
+//! them their budgets. `ARCHITECTURE.md` in the repository shows the parts.
+//!
+//! # What is measured
+//!
+//! For each `#[transaction]`, three times: [`response`](RunStatistics::response) from when it was
+//! due, [`service`](RunStatistics::service) from when it started, and
+//! [`lag`](RunStatistics::lag), the difference, which is this generator's own lateness. Counts
+//! add up ([`Counts`]), and the [`Verdict`] says what bounded the run.
+//!
+//! # Features
+//!
+//! * `json`: bodies of requests and responses as JSON.
+//! * `serde`: [`RunStatistics`] can be serialized and deserialized.
+
+#![deny(unsafe_code)]
+
+extern crate self as balter_uring;
+
+mod config;
+mod cores;
+mod engine;
+mod failure;
+pub mod http;
+pub mod net;
+mod preflight;
+// The kernel reads and writes memory that the ring promises to keep: the one place for `unsafe`.
+#[allow(unsafe_code)]
+mod ring;
+mod scenario;
+mod statistics;
+mod task;
+pub mod target;
+pub mod time;
+mod transaction;
+
+pub use balter_controllers::{Arrival, Saturation, Verdict};
+pub use balter_macros::{scenario, transaction};
+
+pub use config::{Hint, Progress};
+pub use failure::FailureClass;
+pub use preflight::PreflightError;
+pub use scenario::{ConfigurableScenario, Scenario};
+pub use statistics::{Counts, Latencies, RunStatistics, ShardStatistics, TransactionStatistics};
+pub use task::{JoinHandle, spawn};
+
+/// All that a load test usually needs: `use balter_uring::prelude::*;`.
+pub mod prelude {
+    pub use std::time::Duration;
+
+    pub use crate::{
+        Arrival, ConfigurableScenario, Hint, RunStatistics, Scenario, scenario, transaction,
+    };
+}
+
+/// Why a run gave no statistics.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The machine does not allow it; the error says what to change.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// The thread that led the run has ended. Its message is in the log.
+    #[error("the thread that led the run has ended before the run")]
+    Lost,
+}
+
+/// What the macros expand to calls of. Not for use by hand.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::scenario::scenario;
+    pub use crate::transaction::{TransactionMeta, outcome, transaction};
+}

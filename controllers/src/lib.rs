@@ -1,1 +1,44 @@
-//! stub
+//! The part of balter-uring that decides, free of clocks and of input and output.
+//!
+//! Everything here is a plain value with methods: time comes in as nanoseconds
+//! on whatever monotonic clock the caller has, measurements come in as
+//! [`Window`]s, decisions go out as values. Nothing sleeps, locks or spawns, so
+//! every claim can be proven in virtual time, and the same code serves a shard
+//! of a process and a node of a cluster.
+//!
+//! | question | answered by |
+//! |---|---|
+//! | When is the next transaction due on this shard? | [`Pacer`], with its [`Arrival`] |
+//! | Which part of a whole belongs to whom? | [`split`], [`split_evenly`] |
+//! | What happened in the last stretch of time? | [`Window`] |
+//! | How many instances may run? | [`ConcurrencyController`] |
+//! | What bounded the run in the end? | [`judge`], [`Verdict`] |
+//!
+//! # Terms
+//!
+//! In an *open loop* transactions start on a schedule, whatever the target does;
+//! in a *closed loop* an instance starts its next transaction when the last one
+//! has ended. A *permit* is the right to start one transaction and carries its
+//! intended start. Permits that are due and not yet taken are the *backlog*.
+//! *Service time* runs from the actual start, *response time* from the intended
+//! one; their difference is the *lag*.
+
+#![forbid(unsafe_code)]
+
+mod arrival;
+mod concurrency;
+mod pacer;
+mod schedule;
+mod split;
+mod verdict;
+mod window;
+
+pub use arrival::Arrival;
+pub use concurrency::{
+    ConcurrencyConfig, ConcurrencyController, ConcurrencyDecision, ConcurrencyGoal,
+    ConcurrencyState, Saturation,
+};
+pub use pacer::{Pacer, PacerConfig, PacerCounts};
+pub use split::{split, split_evenly};
+pub use verdict::{Evidence, Verdict, distorted, judge};
+pub use window::Window;

@@ -1,0 +1,10 @@
+use balter_uring::prelude::*;
+
+#[scenario]
+async fn browse() -> Result<(), String> {
+    Ok(())
+}
+
+fn main() {
+    let _ = browse().tps(1);
+}

@@ -1,0 +1,8 @@
+use balter_uring::prelude::*;
+
+#[transaction(name = "get")]
+async fn get() {}
+
+fn main() {
+    let _ = get();
+}

@@ -1,0 +1,121 @@
+//! How a run was asked for, and what its observers are shown.
+
+use std::time::Duration;
+
+use balter_controllers::Arrival;
+
+/// A transaction's deadline where none was set.
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Instances that all runs start with in total, unless hinted otherwise; as Balter has it.
+pub(crate) const DEFAULT_CONCURRENCY: u32 = 10;
+
+/// Instances that a run may have at most, unless told otherwise. At some 20 KiB each it keeps a
+/// runaway scenario below 2 GiB.
+pub(crate) const DEFAULT_MAX_CONCURRENCY: u32 = 100_000;
+
+/// Time that transactions in flight get when a run ends, unless their own timeout is shorter.
+pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(5);
+
+/// A hint that lets a run settle sooner.
+///
+/// All goals are found without hints; each of these only gives a better starting point.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Hint {
+    /// Instances to start with, in total. At most [`max_concurrency`] are started.
+    ///
+    /// [`max_concurrency`]: crate::Scenario::max_concurrency
+    Concurrency(usize),
+    /// Transactions per second to start with, where the rate is searched for. A run with a fixed
+    /// `.tps()` has that rate from its start and needs no such hint.
+    Tps(u32),
+    /// Gain of Balter's proportional latency controller. This engine's controller has no gain;
+    /// the hint is accepted so that scenarios written for Balter compile, and changes nothing.
+    LatencyController(f64),
+}
+
+/// What drives the transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// Nothing was asked for: the run is over before it begins.
+    Nothing,
+    /// Open loop at this rate.
+    Rate(u32),
+    /// Closed loop with so many instances.
+    Instances(u32),
+    /// Closed loop, growing until throughput does not.
+    Saturate,
+}
+
+/// What the builder gathered.
+pub(crate) struct RunConfig {
+    pub(crate) load: Load,
+    pub(crate) duration: Option<Duration>,
+    pub(crate) initial: u32,
+    pub(crate) max_concurrency: u32,
+    pub(crate) timeout: Duration,
+    pub(crate) arrival: Arrival,
+    pub(crate) cores: Option<Vec<usize>>,
+    pub(crate) window: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) interruptible: bool,
+    pub(crate) progress: Option<Observer>,
+    /// For tests: the aggregator sleeps so long before each window it takes.
+    pub(crate) aggregator_delay: Duration,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            load: Load::Nothing,
+            duration: None,
+            initial: DEFAULT_CONCURRENCY,
+            max_concurrency: DEFAULT_MAX_CONCURRENCY,
+            timeout: DEFAULT_TIMEOUT,
+            arrival: Arrival::Constant,
+            cores: None,
+            window: Duration::from_millis(100),
+            grace: DEFAULT_GRACE,
+            interruptible: false,
+            progress: None,
+            aggregator_delay: Duration::ZERO,
+        }
+    }
+}
+
+/// Who is shown the progress of a run, and how often.
+pub(crate) struct Observer {
+    pub(crate) every: Duration,
+    pub(crate) callback: Box<dyn FnMut(&Progress) + Send>,
+}
+
+/// How a run is doing, over the last interval.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Name of the scenario.
+    pub scenario: &'static str,
+    /// Since the first transaction was due.
+    pub elapsed: Duration,
+    /// Transactions a second asked for; 0 in a closed loop.
+    pub goal_tps: u32,
+    /// Completed transactions a second in the interval.
+    pub tps: f64,
+    /// Failures in the interval.
+    pub failed: u64,
+    /// Transactions due in the interval that were dropped.
+    pub missed: u64,
+    /// Transactions that are due and wait to be started.
+    pub backlog: u64,
+    /// Scenario instances.
+    pub instances: u32,
+    /// Transactions in flight.
+    pub in_flight: u32,
+    /// Median response time of the interval.
+    pub p50: Duration,
+    /// 99th percentile of the response time of the interval.
+    pub p99: Duration,
+    /// Share of its time that the busiest shard had something to do, 0 to 1.
+    pub busy: f64,
+}

@@ -1,0 +1,70 @@
+//! The engine: shards that run scenarios, and the aggregator that leads them.
+
+pub(crate) mod aggregator;
+pub(crate) mod budget;
+pub(crate) mod clock;
+pub(crate) mod executor;
+pub(crate) mod instance;
+pub(crate) mod pool;
+pub(crate) mod run;
+pub(crate) mod shard;
+pub(crate) mod signals;
+pub(crate) mod timers;
+pub(crate) mod totals;
+pub(crate) mod window;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_channel::oneshot;
+
+use aggregator::Control;
+use run::Factory;
+
+use crate::config::RunConfig;
+use crate::statistics::RunStatistics;
+use crate::RunError;
+
+/// A scenario and how it is to be run.
+pub(crate) struct Request {
+    pub(crate) name: &'static str,
+    pub(crate) factory: Box<dyn Factory>,
+    pub(crate) config: RunConfig,
+}
+
+/// A run under way. Dropping it stops the run.
+pub(crate) struct Running {
+    done: oneshot::Receiver<Result<RunStatistics, RunError>>,
+    /// Dropped with this, which is how the aggregator learns that nobody waits any more.
+    _interest: Arc<()>,
+}
+
+/// Starts a run. What can take time (creating shards) is done by a thread of its own, so that the
+/// executor that polls the scenario is not held up.
+pub(crate) fn start(request: Request) -> Running {
+    let (done, receiver) = oneshot::channel();
+    let interest = Arc::new(());
+    let watch = Arc::downgrade(&interest);
+    let begin = move || match pool::prepare(&request.config) {
+        Ok(prepared) => {
+            let start = aggregator::Start { request, prepared, done, interest: watch };
+            pool::aggregator().send(Control::Start(Box::new(start)));
+        }
+        Err(error) => drop(done.send(Err(error))),
+    };
+    if let Err(error) = std::thread::Builder::new().name("balter-start".to_owned()).spawn(begin) {
+        // The closure, and with it the sender, is gone; the receiver's error says the same.
+        tracing::error!("the thread that starts a run could not be created: {error}");
+    }
+    Running { done: receiver, _interest: interest }
+}
+
+impl Future for Running {
+    type Output = Result<RunStatistics, RunError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.done).poll(cx).map(|result| result.unwrap_or(Err(RunError::Lost)))
+    }
+}

@@ -1,0 +1,528 @@
+//! The aggregator: one ordinary thread that merges windows, runs the controllers and grants
+//! budgets.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use balter_controllers::{
+    ConcurrencyConfig, ConcurrencyController, ConcurrencyGoal, Window, split, split_evenly,
+};
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use futures_channel::oneshot;
+use hdrhistogram::Histogram;
+
+use super::Request;
+use super::budget::{Budget, BudgetSlot, Course};
+use super::clock::Clock;
+use super::pool::{self, Prepared};
+use super::run::{Report, RunSpec, WINDOWS_IN_FLIGHT};
+use super::shard::{Command, ShardHandle};
+use super::signals::Listening;
+use super::totals::{Summary, Totals, for_controllers};
+use super::window::{ShardWindow, histogram};
+use crate::config::{Load, Observer, Progress, RunConfig};
+use crate::statistics::RunStatistics;
+use crate::{RunError, cores};
+
+/// From the word to the shards until the first transaction is due: time for all of them to take
+/// the run up and start their instances.
+const HEAD_START_NS: u64 = 5_000_000;
+
+/// Windows on their way from all shards together; full, it makes windows longer.
+const REPORTS: usize = 1024;
+
+/// A shard that has not reported so long after it should have ended is taken for lost: user code
+/// blocks its thread.
+const PATIENCE_NS: u64 = 5_000_000_000;
+
+/// Response time for which instances may be started before the first window has come, as a share
+/// of a second: at this rate times 10 ms.
+const ASSUMED_PER_SECOND: u32 = 100;
+
+/// What the aggregator is told.
+pub(crate) enum Control {
+    Start(Box<Start>),
+    ShardLost { core: usize },
+    Interrupt,
+}
+
+/// A run to start.
+pub(crate) struct Start {
+    pub(crate) request: Request,
+    pub(crate) prepared: Prepared,
+    pub(crate) done: oneshot::Sender<Result<RunStatistics, RunError>>,
+    pub(crate) interest: Weak<()>,
+}
+
+/// The way to the aggregator.
+pub(crate) struct AggregatorHandle {
+    control: Sender<Control>,
+}
+
+impl AggregatorHandle {
+    pub(crate) fn send(&self, control: Control) {
+        // The aggregator ends with the process, not before.
+        let _ = self.control.send(control);
+    }
+}
+
+pub(crate) fn spawn() -> AggregatorHandle {
+    let (control, receiver) = unbounded();
+    let spawned = std::thread::Builder::new()
+        .name("balter-aggregator".to_owned())
+        .spawn(move || Aggregator::new(receiver).work());
+    if let Err(error) = spawned {
+        tracing::error!("the aggregator's thread could not be created: {error}");
+    }
+    AggregatorHandle { control }
+}
+
+struct Aggregator {
+    clock: Clock,
+    control: Receiver<Control>,
+    reports: Receiver<Report>,
+    reporter: Sender<Report>,
+    runs: Vec<Run>,
+    next_id: u64,
+}
+
+impl Aggregator {
+    fn new(control: Receiver<Control>) -> Self {
+        let (reporter, reports) = bounded(REPORTS);
+        Self { clock: Clock::get(), control, reports, reporter, runs: Vec::new(), next_id: 1 }
+    }
+
+    fn work(mut self) {
+        loop {
+            let wait = self.next_deadline();
+            select! {
+                recv(self.control) -> control => match control {
+                    Ok(control) => self.obey(control),
+                    Err(_) => return,
+                },
+                recv(self.reports) -> report => if let Ok(report) = report {
+                    self.merge(report);
+                },
+                default(wait) => {}
+            }
+            let now = self.clock.now();
+            for run in &mut self.runs {
+                run.watch(now);
+            }
+            let mut index = 0;
+            while index < self.runs.len() {
+                if self.runs[index].is_over() {
+                    let run = self.runs.swap_remove(index);
+                    run.finish();
+                } else {
+                    index += 1;
+                }
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Duration {
+        match self.runs.is_empty() {
+            true => Duration::from_secs(60),
+            // Dropped futures are noticed and overdue windows given up at this pace.
+            false => Duration::from_millis(20),
+        }
+    }
+
+    fn obey(&mut self, control: Control) {
+        match control {
+            Control::Start(start) => self.start(*start),
+            Control::ShardLost { core } => {
+                for run in &mut self.runs {
+                    run.lose(core);
+                }
+            }
+            Control::Interrupt => {
+                let now = self.clock.now();
+                for run in self.runs.iter_mut().filter(|run| run.listening.is_some()) {
+                    let course = run.course.max(Course::Drain);
+                    run.raise(if run.interrupted { Course::Stop } else { course }, now);
+                    run.interrupted = true;
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, start: Start) {
+        let id = self.next_id;
+        self.next_id += 1;
+        place_aggregator();
+        self.runs.push(Run::start(id, start, self.clock.now(), self.reporter.clone()));
+    }
+
+    fn merge(&mut self, report: Report) {
+        if let Some(run) = self.runs.iter_mut().find(|run| run.id == report.run) {
+            run.merge(report);
+        }
+    }
+}
+
+/// Keeps the aggregator off the shards' cores, where there is another.
+fn place_aggregator() {
+    let taken = pool::shard_cores();
+    let free = cores::allowed().into_iter().rfind(|core| !taken.contains(core));
+    if let Some(id) = free {
+        core_affinity::set_for_current(core_affinity::CoreId { id });
+    }
+}
+
+/// One shard's part of a run, as the aggregator holds it.
+struct Share {
+    shard: ShardHandle,
+    slot: Arc<BudgetSlot>,
+    returned: Sender<Box<ShardWindow>>,
+    /// Has reported for the current tick.
+    reported: bool,
+    over: bool,
+}
+
+/// One run.
+struct Run {
+    id: u64,
+    name: &'static str,
+    load: Load,
+    goal_tps: u32,
+    max_concurrency: u32,
+    aggregator_delay: Duration,
+    start_ns: u64,
+    end_ns: u64,
+    window_ns: u64,
+    grace_ns: u64,
+    shares: Vec<Share>,
+    concurrency: ConcurrencyController,
+    totals: Totals,
+    /// The windows of the current tick, merged.
+    tick: Window,
+    last_tick_ns: u64,
+    /// Instances in the last window before the end.
+    instances: u32,
+    course: Course,
+    stopped_ns: Option<u64>,
+    interrupted: bool,
+    listening: Option<Listening>,
+    observed: Option<Observed>,
+    done: Option<oneshot::Sender<Result<RunStatistics, RunError>>>,
+    interest: Weak<()>,
+}
+
+impl Run {
+    fn start(id: u64, start: Start, now: u64, reports: Sender<Report>) -> Self {
+        let Start { request, prepared, done, interest } = start;
+        let Request { name, factory, config } = request;
+        let shards = prepared.shards;
+        let start_ns = now + HEAD_START_NS;
+        let end_ns = config
+            .duration
+            .map_or(u64::MAX, |duration| start_ns.saturating_add(nanoseconds(duration)));
+        let goal_tps = if let Load::Rate(tps) = config.load { tps } else { 0 };
+        let initial = config.initial.min(config.max_concurrency);
+        let concurrency = ConcurrencyController::new(concurrency_config(&config, initial));
+        let budgets = budgets(config.load, goal_tps, concurrency.limit(), shards.len());
+        let initials = match config.load {
+            Load::Rate(_) => share_among(u64::from(initial), &budgets),
+            _ => budgets.iter().map(|budget| budget.concurrency).collect(),
+        };
+        let parts = shards.len() as u32;
+        let totals = Totals::new(shards.iter().map(|shard| shard.core));
+        let window_ns = nanoseconds(config.window).max(1_000_000);
+        let timeout_ns = nanoseconds(config.timeout);
+        let grace_ns = nanoseconds(config.grace).min(timeout_ns);
+        let mut shares = Vec::with_capacity(shards.len());
+        for (part, shard) in shards.into_iter().enumerate() {
+            let slot = Arc::new(BudgetSlot::new(budgets[part]));
+            // One more than are ever out, so that giving one back never waits.
+            let (returned, windows) = bounded(WINDOWS_IN_FLIGHT + 1);
+            let sent = shard.send(Command::Run(RunSpec {
+                run: id,
+                part: part as u32,
+                parts,
+                factory: factory.boxed_clone(),
+                slot: Arc::clone(&slot),
+                open: matches!(config.load, Load::Rate(_)),
+                arrival: config.arrival,
+                initial: initials[part],
+                start_ns,
+                end_ns,
+                window_ns,
+                timeout_ns,
+                grace_ns,
+                reports: reports.clone(),
+                returned: windows,
+            }));
+            shares.push(Share { shard, slot, returned, reported: false, over: !sent });
+        }
+        let listening = config.interruptible.then(Listening::new);
+        Self {
+            id,
+            name,
+            load: config.load,
+            goal_tps,
+            max_concurrency: config.max_concurrency,
+            aggregator_delay: config.aggregator_delay,
+            start_ns,
+            end_ns,
+            window_ns,
+            grace_ns,
+            shares,
+            concurrency,
+            totals,
+            tick: Window::default(),
+            last_tick_ns: start_ns,
+            instances: 0,
+            course: Course::Run,
+            stopped_ns: None,
+            interrupted: false,
+            listening,
+            observed: config.progress.map(Observed::new),
+            done: Some(done),
+            interest,
+        }
+    }
+
+    fn merge(&mut self, report: Report) {
+        if !self.aggregator_delay.is_zero() {
+            std::thread::sleep(self.aggregator_delay);
+        }
+        let part = report.part as usize;
+        let mut window = report.window;
+        let interval = self.observed.as_mut().map(|observed| &mut observed.response);
+        self.totals.add(part, &window, interval);
+        self.tick.merge(&for_controllers(&window));
+        let share = &mut self.shares[part];
+        share.reported = true;
+        if window.last {
+            share.over = true;
+            // Its instances have given up before the end, and so will those of the others.
+            if window.end_ns < self.end_ns && self.course == Course::Run {
+                self.raise(Course::Drain, window.end_ns);
+            }
+        } else {
+            window.reset();
+            let _ = share.returned.try_send(window);
+        }
+        if self.shares.iter().all(|share| share.reported || share.over) {
+            self.tick();
+        }
+    }
+
+    /// All shards have told of the last window: decide, grant, show.
+    fn tick(&mut self) {
+        let window = std::mem::take(&mut self.tick);
+        for share in &mut self.shares {
+            share.reported = false;
+        }
+        let end_ns = window.start_ns + window.length_ns;
+        self.last_tick_ns = self.last_tick_ns.max(end_ns);
+        self.totals.note_instances(window.instances);
+        if let Some(observed) = &mut self.observed {
+            observed.add(&window);
+            observed.show(self.name, self.goal_tps, end_ns.saturating_sub(self.start_ns));
+        }
+        if self.course > Course::Run || window.start_ns >= self.end_ns {
+            return;
+        }
+        self.instances = window.instances;
+        let limit = self.concurrency.update(&window).limit;
+        let budgets = budgets(self.load, self.goal_tps, limit, self.shares.len());
+        for (share, budget) in self.shares.iter().zip(budgets) {
+            share.slot.grant(budget);
+        }
+    }
+
+    /// What has to be noticed without a window.
+    fn watch(&mut self, now: u64) {
+        if self.interest.strong_count() == 0 && self.course < Course::Stop {
+            // Nobody waits for the statistics any more.
+            self.raise(Course::Stop, now);
+        }
+        // A shard that lags must not keep the others from being led.
+        let overdue = now.saturating_sub(self.last_tick_ns) > 3 * self.window_ns;
+        if overdue && self.shares.iter().any(|share| share.reported) {
+            self.tick();
+            self.last_tick_ns = now;
+        }
+        let should_have_ended = self.stopped_ns.unwrap_or(self.end_ns).max(self.start_ns);
+        let deadline = should_have_ended.saturating_add(self.grace_ns + PATIENCE_NS);
+        if now > deadline {
+            for part in 0..self.shares.len() {
+                self.lose_part(part);
+            }
+        }
+    }
+
+    fn raise(&mut self, course: Course, at_ns: u64) {
+        self.course = self.course.max(course);
+        // A run that was to end anyway was not stopped.
+        if at_ns < self.end_ns {
+            self.stopped_ns.get_or_insert(at_ns);
+        }
+        for share in &self.shares {
+            share.slot.raise(course);
+        }
+    }
+
+    fn lose(&mut self, core: usize) {
+        for part in 0..self.shares.len() {
+            if self.shares[part].shard.core == core {
+                self.lose_part(part);
+            }
+        }
+    }
+
+    fn lose_part(&mut self, part: usize) {
+        let share = &mut self.shares[part];
+        if share.over {
+            return;
+        }
+        share.over = true;
+        // Should it come back to life, it must not go on.
+        share.slot.raise(Course::Stop);
+        self.totals.lose(part);
+    }
+
+    fn is_over(&self) -> bool {
+        self.shares.iter().all(|share| share.over)
+    }
+
+    fn finish(mut self) {
+        if self.shares.iter().any(|share| share.reported) {
+            self.tick();
+        }
+        let end_ns = self.stopped_ns.unwrap_or(self.end_ns).min(self.end_ns).max(self.start_ns);
+        // A run without an end whose shards are all lost ended with its last window.
+        let end_ns = if end_ns == u64::MAX { self.last_tick_ns } else { end_ns };
+        let statistics = self.totals.statistics(Summary {
+            name: self.name,
+            open: matches!(self.load, Load::Rate(_)),
+            goal_tps: self.goal_tps,
+            elapsed_ns: end_ns - self.start_ns,
+            instances: self.instances,
+            max_instances: match self.load {
+                Load::Instances(_) => 0,
+                _ => self.max_concurrency,
+            },
+            saturation: self.concurrency.saturation(),
+            stopped: self.stopped_ns.is_some(),
+        });
+        debug_assert!(statistics.counts.add_up(), "{:?}", statistics.counts);
+        if statistics.tps_limited {
+            tracing::warn!(
+                scenario = self.name,
+                cause = statistics.verdict.as_ref().map(tracing::field::display),
+                "Unable to achieve TPS on current server."
+            );
+        }
+        if let Some(done) = self.done.take() {
+            let _ = done.send(Ok(statistics));
+        }
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn concurrency_config(config: &RunConfig, initial: u32) -> ConcurrencyConfig {
+    let (goal, initial) = match config.load {
+        Load::Rate(tps) => {
+            let assumed = (tps / ASSUMED_PER_SECOND).clamp(initial, 1_000.max(initial));
+            (ConcurrencyGoal::Open { tps }, assumed)
+        }
+        Load::Instances(instances) => (ConcurrencyGoal::Fixed(instances), instances),
+        Load::Saturate | Load::Nothing => (ConcurrencyGoal::Saturate, initial),
+    };
+    ConcurrencyConfig { goal, initial, max: config.max_concurrency, min: 1 }
+}
+
+/// The shares of a run's budget. Their sum is the whole, to the unit.
+fn budgets(load: Load, tps: u32, concurrency: u32, shards: usize) -> Vec<Budget> {
+    let rates = split_evenly(u64::from(tps), shards).map(|tps| tps as u32);
+    let mut budgets: Vec<_> = rates.map(|tps| Budget { tps, concurrency: 0 }).collect();
+    let instances = match load {
+        // Instances go where the permits are, and no permit must be without one.
+        Load::Rate(_) => {
+            let working = budgets.iter().filter(|budget| budget.tps > 0).count();
+            share_among(u64::from(concurrency).max(working as u64), &budgets)
+        }
+        _ => split_evenly(u64::from(concurrency), shards).map(|count| count as u32).collect(),
+    };
+    for (budget, concurrency) in budgets.iter_mut().zip(instances) {
+        budget.concurrency = concurrency;
+    }
+    budgets
+}
+
+/// Splits instances in proportion to the shards' rates.
+fn share_among(instances: u64, budgets: &[Budget]) -> Vec<u32> {
+    let weights: Vec<_> = budgets.iter().map(|budget| u64::from(budget.tps)).collect();
+    split(instances, &weights).into_iter().map(|count| count as u32).collect()
+}
+
+/// What an observer is shown next.
+struct Observed {
+    observer: Observer,
+    response: Histogram<u64>,
+    window: Window,
+    shown: Instant,
+    failing: bool,
+}
+
+impl Observed {
+    fn new(observer: Observer) -> Self {
+        Self {
+            observer,
+            response: histogram(),
+            window: Window::default(),
+            shown: Instant::now(),
+            failing: false,
+        }
+    }
+
+    fn add(&mut self, window: &Window) {
+        let sum = &mut self.window;
+        sum.length_ns += window.length_ns;
+        sum.succeeded += window.succeeded;
+        sum.failed += window.failed;
+        sum.missed += window.missed;
+        sum.backlog = window.backlog;
+        sum.instances = window.instances;
+        sum.in_flight = window.in_flight;
+        sum.busy = window.busy;
+    }
+
+    fn show(&mut self, scenario: &'static str, goal_tps: u32, elapsed_ns: u64) {
+        if self.shown.elapsed() < self.observer.every || self.failing {
+            return;
+        }
+        self.shown = Instant::now();
+        let window = std::mem::take(&mut self.window);
+        let quantile = |quantile| Duration::from_nanos(self.response.value_at_quantile(quantile));
+        let progress = Progress {
+            scenario,
+            elapsed: Duration::from_nanos(elapsed_ns),
+            goal_tps,
+            tps: window.throughput(),
+            failed: window.failed,
+            missed: window.missed,
+            backlog: window.backlog,
+            instances: window.instances,
+            in_flight: window.in_flight,
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+            busy: window.busy,
+        };
+        self.response.reset();
+        let callback = &mut self.observer.callback;
+        // A panic of the callback must not take the aggregator, and with it all runs, along.
+        if catch_unwind(AssertUnwindSafe(|| callback(&progress))).is_err() {
+            self.failing = true;
+            tracing::error!(scenario, "the progress callback panicked and is not called again");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What the aggregator grants a shard, in one word, so that it is always read whole.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+/// A shard's share of a run: transactions per second, and scenario instances at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Budget {
+    pub(crate) tps: u32,
+    pub(crate) concurrency: u32,
+}
+
+impl Budget {
+    const fn encode(self) -> u64 {
+        (self.tps as u64) << 32 | self.concurrency as u64
+    }
+
+    const fn decode(raw: u64) -> Self {
+        Self { tps: (raw >> 32) as u32, concurrency: raw as u32 }
+    }
+}
+
+/// How a run is to go on. The order matters: it is only ever raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Course {
+    Run = 0,
+    /// Start nothing more, let what is in flight end, for the run's grace at most.
+    Drain = 1,
+    /// Cancel what is in flight.
+    Stop = 2,
+}
+
+/// The slot through which one shard hears of one run. Each has cache lines of its own: the
+/// aggregator writes a few times a second, the shard reads at every turn.
+#[derive(Debug)]
+pub(crate) struct BudgetSlot {
+    inner: CachePadded<Words>,
+}
+
+#[derive(Debug)]
+struct Words {
+    budget: AtomicU64,
+    course: AtomicU8,
+}
+
+impl BudgetSlot {
+    pub(crate) fn new(budget: Budget) -> Self {
+        Self {
+            inner: CachePadded::new(Words {
+                budget: AtomicU64::new(budget.encode()),
+                course: AtomicU8::new(Course::Run as u8),
+            }),
+        }
+    }
+
+    // Relaxed all over: each word stands for itself, and nothing else is published through it.
+
+    pub(crate) fn grant(&self, budget: Budget) {
+        self.inner.budget.store(budget.encode(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn budget(&self) -> Budget {
+        Budget::decode(self.inner.budget.load(Ordering::Relaxed))
+    }
+
+    /// Raises the course; a lower one than before changes nothing.
+    pub(crate) fn raise(&self, course: Course) {
+        self.inner.course.fetch_max(course as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn course(&self) -> Course {
+        match self.inner.course.load(Ordering::Relaxed) {
+            0 => Course::Run,
+            1 => Course::Drain,
+            _ => Course::Stop,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_read_as_it_was_granted() {
+        for budget in [
+            Budget { tps: 0, concurrency: u32::MAX },
+            Budget { tps: u32::MAX, concurrency: 0 },
+            Budget { tps: 50_000, concurrency: 64 },
+        ] {
+            let slot = BudgetSlot::new(Budget::default());
+            slot.grant(budget);
+            assert_eq!(slot.budget(), budget);
+        }
+    }
+
+    #[test]
+    fn a_stopped_run_is_not_brought_back() {
+        let slot = BudgetSlot::new(Budget::default());
+        slot.raise(Course::Stop);
+        slot.raise(Course::Drain);
+        assert_eq!(slot.course(), Course::Stop);
+    }
+}

@@ -1,0 +1,304 @@
+//! One instance of a scenario on its shard: the guard around each poll of user code, and the
+//! permit that a transaction in it waits for.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::run::{Grant, ShardRun};
+use super::window::{Outcome, Times};
+use crate::failure::{FailureClass, Scope, with_scope};
+use crate::transaction::TransactionMeta;
+
+/// Marks that an instance has no entry in the run's table of waiting and pending transactions.
+pub(crate) const NO_ENTRY: u32 = u32::MAX;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Instance>>> = const { RefCell::new(None) };
+}
+
+/// The instance whose code is being polled on this thread.
+#[inline]
+pub(crate) fn current() -> Option<Rc<Instance>> {
+    CURRENT.with(|current| current.borrow().clone())
+}
+
+/// What a guarded task is to the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Counts as concurrency, and starts over when its scenario returns or panics.
+    Scenario,
+    /// Started by one with [`spawn`](crate::spawn); ends when it ends.
+    Child,
+}
+
+/// The side of an instance that its run, its transactions and its task share.
+pub(crate) struct Instance {
+    pub(crate) run: Rc<ShardRun>,
+    role: Role,
+    /// The run wants it gone; its task drops it at its next poll.
+    killed: Cell<bool>,
+    /// A transaction has outlived its deadline without giving up: the code that waits for it can
+    /// be given no result, so it is dropped, and a scenario starts over.
+    abandoned: Cell<bool>,
+    /// Started transactions that have not ended.
+    in_flight: Cell<u32>,
+    waker: RefCell<Option<Waker>>,
+    /// Entry of its last transaction, kept for the next: it has this instance's waker already.
+    entry: Cell<u32>,
+}
+
+impl Instance {
+    pub(crate) fn new(run: Rc<ShardRun>, role: Role) -> Rc<Self> {
+        Rc::new(Self {
+            run,
+            role,
+            killed: Cell::new(false),
+            abandoned: Cell::new(false),
+            in_flight: Cell::new(0),
+            waker: RefCell::new(None),
+            entry: Cell::new(NO_ENTRY),
+        })
+    }
+
+    /// Has its task drop it, soon.
+    pub(crate) fn kill(&self) {
+        self.killed.set(true);
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub(crate) fn is_killed(&self) -> bool {
+        self.killed.get()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.get() == 0
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Waits for a permit and starts the clock.
+    pub(crate) async fn start(self: Rc<Self>, meta: &'static TransactionMeta) -> Active {
+        let mut waiting = Waiting { entry: self.entry.replace(NO_ENTRY), instance: &self };
+        let grant = std::future::poll_fn(|cx| waiting.poll(cx)).await;
+        let entry = std::mem::replace(&mut waiting.entry, NO_ENTRY);
+        drop(waiting);
+        self.in_flight.set(self.in_flight.get() + 1);
+        Active { meta, grant, entry, scope: Scope::default(), ended: false, instance: self }
+    }
+}
+
+/// A transaction without its permit yet.
+struct Waiting<'a> {
+    instance: &'a Rc<Instance>,
+    entry: u32,
+}
+
+impl Waiting<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Grant> {
+        self.instance.run.poll_permit(self.instance, &mut self.entry, cx)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.entry != NO_ENTRY {
+            self.instance.run.release_entry(self.entry);
+        }
+    }
+}
+
+/// A started transaction. Dropped before its end it counts as cancelled, or as a panic where one
+/// is unwinding.
+pub(crate) struct Active {
+    meta: &'static TransactionMeta,
+    grant: Grant,
+    entry: u32,
+    scope: Scope,
+    ended: bool,
+    instance: Rc<Instance>,
+}
+
+impl Active {
+    pub(crate) fn poll<F: Future>(
+        &mut self,
+        cx: &mut Context<'_>,
+        work: Pin<&mut F>,
+    ) -> Poll<F::Output> {
+        // Only what has been pending can be late, and only what has an entry is swept.
+        if self.entry != NO_ENTRY && !self.scope.expired {
+            self.scope.expired = self.instance.run.is_expired(self.entry);
+        }
+        let polled = with_scope(&mut self.scope, || work.poll(cx));
+        if polled.is_pending() {
+            if self.scope.expired {
+                self.end(Outcome::Failed(FailureClass::Timeout));
+                self.instance.abandoned.set(true);
+                self.instance.wake();
+            } else {
+                self.entry = self.instance.run.pend(self.entry, self.grant.start, cx);
+            }
+        }
+        polled
+    }
+
+    #[inline]
+    pub(crate) fn finish(mut self, failed: bool) {
+        let outcome = if failed {
+            Outcome::Failed(match self.scope.noted {
+                _ if self.scope.expired => FailureClass::Timeout,
+                Some(class) => class,
+                None => FailureClass::Application,
+            })
+        } else {
+            Outcome::Succeeded
+        };
+        self.end(outcome);
+    }
+
+    #[inline]
+    fn end(&mut self, outcome: Outcome) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let instance = &self.instance;
+        instance.in_flight.set(instance.in_flight.get() - 1);
+        let Grant { intended, start } = self.grant;
+        instance.run.ended(self.meta, Times { intended, start, end: 0 }, outcome);
+        if self.entry != NO_ENTRY {
+            instance.run.unpend(self.entry);
+            if instance.entry.get() == NO_ENTRY {
+                instance.entry.set(self.entry);
+            } else {
+                instance.run.release_entry(self.entry);
+            }
+            self.entry = NO_ENTRY;
+        }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.end(if std::thread::panicking() {
+            Outcome::Failed(FailureClass::Panic)
+        } else {
+            Outcome::Cancelled
+        });
+    }
+}
+
+impl Instance {
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// The task around user code. Everything that user code can do to a thread is caught here: a
+/// panic, a panic in a `Drop`, a future that never yields its deadline.
+pub(crate) struct Guarded {
+    instance: Rc<Instance>,
+    future: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// Key in the run's list of tasks.
+    key: usize,
+}
+
+impl Guarded {
+    /// `future` is `None` for a scenario, which the run's factory makes anew each time.
+    pub(crate) fn new(
+        instance: Rc<Instance>,
+        key: usize,
+        future: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    ) -> Self {
+        Self { instance, future, key }
+    }
+
+    /// Runs user code with this instance as the current one. `Err` is the payload of a panic.
+    fn guarded<T>(&mut self, run: impl FnOnce(&mut Self) -> T) -> Result<T, Box<dyn Any + Send>> {
+        let outer = CURRENT.with(|current| current.replace(Some(Rc::clone(&self.instance))));
+        // Unwind safety: after a panic the future is dropped, not polled again, and the run's
+        // tables are only borrowed for the length of their own methods, which do not panic.
+        let result = catch_unwind(AssertUnwindSafe(|| run(self)));
+        CURRENT.with(|current| *current.borrow_mut() = outer);
+        result
+    }
+
+    fn drop_future(&mut self) {
+        if let Some(future) = self.future.take()
+            && let Err(payload) = self.guarded(|_| drop(future))
+        {
+            self.instance.run.panicked(&*payload);
+            // A payload may panic when dropped, too; nothing is left to guard that with.
+            std::mem::forget(payload);
+        }
+    }
+
+    fn poll_once(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = self.guarded(|this| {
+            let future = match &mut this.future {
+                Some(future) => future,
+                None => this.future.insert(this.instance.run.make()),
+            };
+            future.as_mut().poll(cx)
+        });
+        match polled {
+            Ok(Poll::Pending) if self.instance.abandoned.replace(false) => self.drop_future(),
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(())) => {
+                self.instance.run.survived();
+                self.drop_future();
+            }
+            Err(payload) => {
+                self.instance.run.panicked(&*payload);
+                std::mem::forget(payload);
+                self.drop_future();
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Future for Guarded {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let instance = Rc::clone(&self.instance);
+        instance.run.shard().count_poll();
+        {
+            let mut waker = instance.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+        }
+        if !instance.is_killed() {
+            if self.poll_once(cx).is_pending() && !instance.is_killed() {
+                return Poll::Pending;
+            }
+            if instance.role == Role::Scenario && !instance.is_killed() {
+                // Starts over in a turn of its own: a scenario that returns at once must not
+                // keep the shard to itself.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        self.drop_future();
+        instance.run.forget(self.key, &instance);
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // Reached with a future only when the executor itself is torn down.
+        self.drop_future();
+    }
+}

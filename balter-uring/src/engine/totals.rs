@@ -1,0 +1,266 @@
+//! What the aggregator has gathered of a run, and the statistics that it makes of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use balter_controllers::{Evidence, Saturation, Window, distorted, judge};
+use hdrhistogram::Histogram;
+
+use super::run::generator_faults;
+use super::window::{ShardWindow, TransactionWindow};
+use crate::failure::FailureClass;
+use crate::statistics::{
+    Counts, Latencies, RunStatistics, ShardStatistics, TransactionStatistics,
+};
+
+/// One shard's part.
+#[derive(Debug, Default)]
+pub(crate) struct Part {
+    pub(crate) core: usize,
+    pub(crate) counts: Counts,
+    pub(crate) idle_ns: u64,
+    pub(crate) active_ns: u64,
+    pub(crate) lost: bool,
+}
+
+impl Part {
+    fn busy(&self) -> f64 {
+        match self.active_ns {
+            0 => 0.0,
+            active => 1.0 - (self.idle_ns as f64 / active as f64).min(1.0),
+        }
+    }
+}
+
+/// Sums over windows. Adding is all that happens to them, so their order and sizes do not matter.
+#[derive(Debug)]
+pub(crate) struct Totals {
+    pub(crate) parts: Vec<Part>,
+    /// By [`TransactionMeta::id`](crate::transaction::TransactionMeta::id).
+    transactions: BTreeMap<usize, TransactionStatistics>,
+    failures: [u64; FailureClass::COUNT],
+    panics: u64,
+    panic_message: Option<String>,
+    most_instances: u32,
+}
+
+impl Totals {
+    pub(crate) fn new(cores: impl Iterator<Item = usize>) -> Self {
+        Self {
+            parts: cores.map(|core| Part { core, ..Part::default() }).collect(),
+            transactions: BTreeMap::new(),
+            failures: [0; FailureClass::COUNT],
+            panics: 0,
+            panic_message: None,
+            most_instances: 0,
+        }
+    }
+
+    /// Adds a shard's window. `interval` gathers the response times for an observer.
+    pub(crate) fn add(
+        &mut self,
+        part: usize,
+        window: &ShardWindow,
+        mut interval: Option<&mut Histogram<u64>>,
+    ) {
+        let part = &mut self.parts[part];
+        part.counts.add(&Counts {
+            planned: window.planned,
+            started: window.started,
+            missed: window.missed,
+            succeeded: window.succeeded(),
+            failed: window.failed(),
+            cancelled: window.cancelled(),
+        });
+        part.idle_ns += window.idle_ns;
+        part.active_ns += window.end_ns.saturating_sub(window.start_ns);
+        for (sum, count) in self.failures.iter_mut().zip(window.failures) {
+            *sum += count;
+        }
+        self.panics += window.panics;
+        if self.panic_message.is_none() {
+            self.panic_message.clone_from(&window.panic);
+        }
+        for (id, transaction) in window.transactions.iter().enumerate() {
+            let Some(transaction) = transaction else { continue };
+            let total = self.transactions.entry(id).or_insert_with(|| TransactionStatistics {
+                name: transaction.name.to_owned(),
+                ..TransactionStatistics::default()
+            });
+            add_transaction(total, transaction);
+            if let Some(interval) = &mut interval {
+                let response = transaction.open.as_ref().map(|open| &open.response);
+                add(interval, response.unwrap_or(&transaction.service));
+            }
+        }
+    }
+
+    pub(crate) fn note_instances(&mut self, instances: u32) {
+        self.most_instances = self.most_instances.max(instances);
+    }
+
+    /// The shard of this part is gone. What was in flight there has ended with it, and what was
+    /// due will not be started.
+    pub(crate) fn lose(&mut self, part: usize) {
+        let part = &mut self.parts[part];
+        part.lost = true;
+        let counts = &mut part.counts;
+        counts.cancelled = counts.started - counts.succeeded - counts.failed;
+        counts.missed = counts.planned - counts.started;
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for part in &self.parts {
+            counts.add(&part.counts);
+        }
+        counts
+    }
+
+    pub(crate) fn statistics(self, summary: Summary) -> RunStatistics {
+        let counts = self.counts();
+        let (mut response, mut service, mut lag) =
+            (Latencies::default(), Latencies::default(), Latencies::default());
+        let mut transactions: Vec<_> = self.transactions.into_values().collect();
+        for transaction in &mut transactions {
+            if !summary.open {
+                // Due when started: the lag of each is nothing, and its response its service.
+                transaction.response = transaction.service.clone();
+                let completed = transaction.service.len();
+                transaction.lag.histogram_mut().saturating_record_n(0, completed);
+            }
+            add(response.histogram_mut(), transaction.response.histogram());
+            add(service.histogram_mut(), transaction.service.histogram());
+            add(lag.histogram_mut(), transaction.lag.histogram());
+        }
+        transactions.sort_by(|one, other| one.name.cmp(&other.name));
+        let mut failures: Vec<_> = FailureClass::ALL
+            .into_iter()
+            .map(|class| (class, self.failures[class.index()]))
+            .filter(|&(_, count)| count > 0)
+            .collect();
+        failures.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+
+        let spoilt = generator_faults(&self.failures);
+        let judged = counts.completed() - spoilt;
+        let error_rate = match judged {
+            0 => 0.0,
+            judged => (counts.failed - spoilt) as f64 / judged as f64,
+        };
+        let busy = self.parts.iter().map(Part::busy).fold(0.0, f64::max);
+        let (lag_p99, response_p99) = (lag.quantile(0.99), response.quantile(0.99));
+        let evidence = Evidence {
+            goal_tps: (summary.goal_tps > 0).then_some(summary.goal_tps),
+            planned: counts.planned,
+            started: counts.started,
+            missed: counts.missed,
+            completed: counts.completed(),
+            elapsed_ns: summary.elapsed_ns,
+            descriptors: self.failures[FailureClass::Descriptors.index()],
+            ports: self.failures[FailureClass::Ports.index()],
+            memory: self.failures[FailureClass::Memory.index()],
+            panics: self.panics,
+            busy,
+            lag_p99_ns: lag_p99.as_nanos() as u64,
+            response_p99_ns: response_p99.as_nanos() as u64,
+            saturation: summary.saturation,
+            instances: self.most_instances,
+            max_instances: summary.max_instances,
+            shards_lost: self.parts.iter().filter(|part| part.lost).count() as u32,
+            stopped: summary.stopped,
+        };
+        let verdict = judge(&evidence);
+        let elapsed = Duration::from_nanos(summary.elapsed_ns);
+        RunStatistics {
+            scenario: summary.name.to_owned(),
+            concurrency: summary.instances as usize,
+            goal_tps: summary.goal_tps,
+            actual_tps: match summary.elapsed_ns {
+                0 => 0.0,
+                _ => counts.completed() as f64 / elapsed.as_secs_f64(),
+            },
+            latency_p50: response.quantile(0.5),
+            latency_p90: response.quantile(0.9),
+            latency_p95: response.quantile(0.95),
+            latency_p99: response_p99,
+            error_rate,
+            tps_limited: verdict.tps_limited(),
+            elapsed,
+            counts,
+            distorted: distorted(evidence.lag_p99_ns, evidence.response_p99_ns),
+            response,
+            service,
+            lag,
+            transactions,
+            failures,
+            shards: self
+                .parts
+                .iter()
+                .map(|part| ShardStatistics {
+                    core: part.core,
+                    counts: part.counts,
+                    busy: part.busy(),
+                    lost: part.lost,
+                })
+                .collect(),
+            panics: self.panics,
+            panic_message: self.panic_message,
+            verdict: Some(verdict),
+            error: None,
+        }
+    }
+}
+
+/// What the statistics say beside the sums.
+pub(crate) struct Summary {
+    pub(crate) name: &'static str,
+    pub(crate) open: bool,
+    pub(crate) goal_tps: u32,
+    pub(crate) elapsed_ns: u64,
+    pub(crate) instances: u32,
+    pub(crate) max_instances: u32,
+    pub(crate) saturation: Option<Saturation>,
+    pub(crate) stopped: bool,
+}
+
+fn add(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
+    if !part.is_empty() {
+        sum.add(part).expect("all histograms have one shape");
+    }
+}
+
+fn add_transaction(total: &mut TransactionStatistics, window: &TransactionWindow) {
+    total.succeeded += window.succeeded;
+    total.failed += window.failed;
+    total.cancelled += window.cancelled;
+    add(total.service.histogram_mut(), &window.service);
+    if let Some(open) = &window.open {
+        add(total.response.histogram_mut(), &open.response);
+        add(total.lag.histogram_mut(), &open.lag);
+    }
+}
+
+/// A shard's window as the controllers see it.
+pub(crate) fn for_controllers(window: &ShardWindow) -> Window {
+    let length_ns = window.end_ns.saturating_sub(window.start_ns);
+    Window {
+        start_ns: window.start_ns,
+        length_ns,
+        planned: window.planned,
+        started: window.started,
+        succeeded: window.succeeded(),
+        failed: window.failed(),
+        cancelled: window.cancelled(),
+        missed: window.missed,
+        backlog: window.backlog,
+        instances: window.instances,
+        in_flight: window.in_flight,
+        service_sum_ns: window.service_sum_ns,
+        busy: match length_ns {
+            0 => 0.0,
+            length => 1.0 - (window.idle_ns as f64 / length as f64).min(1.0),
+        },
+        generator_faults: generator_faults(&window.failures),
+        ..Window::default()
+    }
+}

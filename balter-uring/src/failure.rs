@@ -1,0 +1,220 @@
+//! Why a transaction failed: a finite set of classes, each the target's or the generator's.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+
+/// Why a transaction failed.
+///
+/// The target's classes count in [`error_rate`](crate::RunStatistics::error_rate). The generator's
+/// ([`is_generator`](Self::is_generator)) do not: they say that this machine could not send, which
+/// is no property of the target. They show in the [verdict](crate::Verdict) instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum FailureClass {
+    /// The transaction returned its failure side without an error of the network below it.
+    Application,
+    /// The connection was refused.
+    Refused,
+    /// The connection was reset or closed before the answer was complete.
+    Reset,
+    /// The transaction's deadline passed.
+    Timeout,
+    /// The answer had a status of 400 or above, and the transaction returned its failure side.
+    Status,
+    /// The answer broke the protocol, or a limit set for it.
+    Protocol,
+    /// The target's name could not be resolved.
+    Resolve,
+    /// No route to the target, or the network is down.
+    Unreachable,
+    /// Generator: the process has no file descriptors left.
+    Descriptors,
+    /// Generator: the machine has no local ports left for this target.
+    Ports,
+    /// Generator: no memory for sockets.
+    Memory,
+    /// Generator: the scenario or the transaction panicked.
+    Panic,
+}
+
+impl FailureClass {
+    /// All classes, in the order of [`index`](Self::index).
+    pub const ALL: [Self; 12] = [
+        Self::Application,
+        Self::Refused,
+        Self::Reset,
+        Self::Timeout,
+        Self::Status,
+        Self::Protocol,
+        Self::Resolve,
+        Self::Unreachable,
+        Self::Descriptors,
+        Self::Ports,
+        Self::Memory,
+        Self::Panic,
+    ];
+
+    /// How many classes there are.
+    pub(crate) const COUNT: usize = Self::ALL.len();
+
+    /// Position in [`ALL`](Self::ALL).
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// `true` if this machine is at fault, not the target.
+    #[must_use]
+    pub const fn is_generator(self) -> bool {
+        matches!(self, Self::Descriptors | Self::Ports | Self::Memory | Self::Panic)
+    }
+
+    /// The class of an error of the operating system.
+    #[must_use]
+    pub fn of_io(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ECONNREFUSED) => return Self::Refused,
+            Some(libc::EMFILE | libc::ENFILE) => return Self::Descriptors,
+            Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE) => return Self::Ports,
+            Some(libc::ENOMEM | libc::ENOBUFS) => return Self::Memory,
+            Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EHOSTDOWN) => {
+                return Self::Unreachable;
+            }
+            Some(libc::ETIMEDOUT) => return Self::Timeout,
+            _ => {}
+        }
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::TimedOut => Self::Timeout,
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::UnexpectedEof => Self::Reset,
+            io::ErrorKind::InvalidData => Self::Protocol,
+            _ => Self::Application,
+        }
+    }
+}
+
+impl fmt::Display for FailureClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Application => "application",
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Status => "status",
+            Self::Protocol => "protocol",
+            Self::Resolve => "resolve",
+            Self::Unreachable => "unreachable",
+            Self::Descriptors => "descriptors",
+            Self::Ports => "ports",
+            Self::Memory => "memory",
+            Self::Panic => "panic",
+        })
+    }
+}
+
+/// What the transaction that is being polled and the network below it tell each other.
+///
+/// The two do not know of each other: a client notes why its operation failed, and the transaction,
+/// if it then returns its failure side, finds the class here. The transaction tells that its
+/// deadline has passed, and the client's operations end with an error of their own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scope {
+    pub(crate) noted: Option<FailureClass>,
+    pub(crate) expired: bool,
+}
+
+thread_local! {
+    static SCOPE: Cell<Scope> = const { Cell::new(Scope { noted: None, expired: false }) };
+}
+
+/// Runs `poll` with `scope` in force, and keeps there what was noted.
+pub(crate) fn with_scope<T>(scope: &mut Scope, poll: impl FnOnce() -> T) -> T {
+    /// Restores the outer scope even when `poll` unwinds.
+    struct Restore<'a> {
+        outer: Scope,
+        inner: &'a mut Scope,
+    }
+    impl Drop for Restore<'_> {
+        fn drop(&mut self) {
+            *self.inner = SCOPE.replace(self.outer);
+        }
+    }
+    let outer = SCOPE.replace(*scope);
+    let _restore = Restore { outer, inner: scope };
+    poll()
+}
+
+/// Notes why an operation below the transaction failed. The last note counts, but a bad status
+/// never hides an error of the network.
+pub(crate) fn note(class: FailureClass) {
+    let mut scope = SCOPE.get();
+    if class != FailureClass::Status || scope.noted.is_none() {
+        scope.noted = Some(class);
+        SCOPE.set(scope);
+    }
+}
+
+/// What is noted now, for [`renote`].
+pub(crate) fn noted() -> Option<FailureClass> {
+    SCOPE.get().noted
+}
+
+/// Goes back to what was noted before an attempt that another has made good.
+pub(crate) fn renote(noted: Option<FailureClass>) {
+    SCOPE.set(Scope { noted, ..SCOPE.get() });
+}
+
+/// `true` if the deadline of the transaction that is being polled has passed.
+pub(crate) fn expired() -> bool {
+    SCOPE.get().expired
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn index_and_all_agree() {
+        for (index, class) in FailureClass::ALL.into_iter().enumerate() {
+            assert_eq!(class.index(), index);
+        }
+    }
+
+    #[test]
+    fn a_scope_keeps_its_notes_apart_from_the_outer_one() {
+        let (mut outer, mut inner) = (Scope::default(), Scope { noted: None, expired: true });
+        with_scope(&mut outer, || {
+            note(FailureClass::Reset);
+            with_scope(&mut inner, || {
+                assert!(expired());
+                note(FailureClass::Timeout);
+                note(FailureClass::Status);
+            });
+            assert!(!expired());
+        });
+        assert_eq!(outer.noted, Some(FailureClass::Reset));
+        assert_eq!(inner.noted, Some(FailureClass::Timeout));
+    }
+
+    #[test]
+    fn the_operating_systems_errors_have_the_class_of_whose_fault_they_are() {
+        for (errno, class) in [
+            (libc::ECONNREFUSED, FailureClass::Refused),
+            (libc::ECONNRESET, FailureClass::Reset),
+            (libc::EPIPE, FailureClass::Reset),
+            (libc::EMFILE, FailureClass::Descriptors),
+            (libc::EADDRNOTAVAIL, FailureClass::Ports),
+            (libc::EHOSTUNREACH, FailureClass::Unreachable),
+        ] {
+            assert_eq!(FailureClass::of_io(&io::Error::from_raw_os_error(errno)), class);
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The builder that `#[scenario]` makes of a function.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::RunError;
+use crate::config::{Hint, Load, Observer, Progress, RunConfig};
+use crate::engine::run::Factory;
+use crate::engine::{Request, Running, start};
+use crate::statistics::RunStatistics;
+use balter_controllers::Arrival;
+
+/// A scenario that can be configured and run as a load test.
+///
+/// Made by calling a function that is marked `#[scenario]`. Awaiting it, under any executor, runs
+/// the load test and gives its [`RunStatistics`]; the waiting is all that happens where it is
+/// awaited, the work is done by the shards. Dropping it stops the run.
+///
+/// A scenario of which nothing was asked (no rate, no number of instances, no saturation) is not
+/// run: it gives empty statistics at once.
+///
+/// # Examples
+/// ```no_run
+/// use balter_uring::prelude::*;
+///
+/// #[scenario]
+/// async fn user() {
+///     loop {
+///         work().await;
+///     }
+/// }
+///
+/// #[transaction]
+/// async fn work() {}
+///
+/// let stats = futures_lite::future::block_on(
+///     user().tps(10_000).duration(Duration::from_secs(1)),
+/// );
+/// println!("{stats}");
+/// ```
+#[must_use = "a scenario does nothing until it is awaited"]
+pub struct Scenario {
+    name: &'static str,
+    factory: Box<dyn Factory>,
+    config: RunConfig,
+    running: Option<Running>,
+}
+
+impl std::fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scenario").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What `#[scenario]` expands to a call of.
+#[doc(hidden)]
+pub fn scenario<A, Fut>(name: &'static str, args: A, make: fn(A) -> Fut) -> Scenario
+where
+    A: Clone + Send + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    Scenario {
+        name,
+        factory: Box::new(Function { args, make }),
+        config: RunConfig::default(),
+        running: None,
+    }
+}
+
+struct Function<A, Fut> {
+    args: A,
+    make: fn(A) -> Fut,
+}
+
+impl<A, Fut> Factory for Function<A, Fut>
+where
+    A: Clone + Send + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    fn make(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin((self.make)(self.args.clone()))
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Factory> {
+        Box::new(Self { args: self.args.clone(), make: self.make })
+    }
+}
+
+impl Scenario {
+    /// Open loop: starts so many transactions per second, evenly spaced or as
+    /// [`arrival`](Self::arrival) says, however long the target takes to answer.
+    ///
+    /// # Panics
+    /// If `tps` is zero.
+    pub fn tps(mut self, tps: u32) -> Self {
+        assert!(tps > 0, "the transactions per second must not be zero");
+        self.config.load = Load::Rate(tps);
+        self
+    }
+
+    /// Ends the run after so long; without it, it goes on until it is dropped.
+    ///
+    /// Transactions in flight at the end get a [grace](Self::grace).
+    pub fn duration(mut self, duration: Duration) -> Self {
+        self.config.duration = Some(duration);
+        self
+    }
+
+    /// A better starting point for what the engine finds out by itself.
+    ///
+    /// # Panics
+    /// If the hint is a concurrency of zero, a rate of zero, or a gain that is not a positive
+    /// number.
+    pub fn hint(mut self, hint: Hint) -> Self {
+        match hint {
+            Hint::Concurrency(instances) => {
+                assert!(instances > 0, "the concurrency to start with must not be zero");
+                self.config.initial = saturating(instances);
+            }
+            Hint::Tps(tps) => assert!(tps > 0, "the rate to start with must not be zero"),
+            Hint::LatencyController(gain) => {
+                assert!(gain.is_finite() && gain > 0.0, "the gain must be a positive number");
+            }
+        }
+        self
+    }
+
+    /// Closed loop: exactly so many instances, each starting its next transaction when the last
+    /// has ended.
+    ///
+    /// In a closed loop a slow target is asked less often, so its latencies are those of a target
+    /// under less load than a real one would see; use [`tps`](Self::tps) for those.
+    ///
+    /// # Panics
+    /// If `instances` is zero.
+    pub fn concurrency(mut self, instances: usize) -> Self {
+        assert!(instances > 0, "the concurrency must not be zero");
+        self.config.load = Load::Instances(saturating(instances));
+        self
+    }
+
+    /// Closed loop, as fast as it goes: adds instances until the throughput no longer grows.
+    pub fn saturate(mut self) -> Self {
+        self.config.load = Load::Saturate;
+        self
+    }
+
+    /// Never more than so many instances at once (100 000 if not set), in all shards together.
+    ///
+    /// # Panics
+    /// If `instances` is zero.
+    pub fn max_concurrency(mut self, instances: usize) -> Self {
+        assert!(instances > 0, "the highest concurrency must not be zero");
+        self.config.max_concurrency = saturating(instances);
+        self
+    }
+
+    /// One deadline for each transaction, from its start (10 s if not set).
+    ///
+    /// Clients of this crate end with a timeout error then. Other code that has not returned by
+    /// itself is dropped: its instance starts over. Either way the transaction has failed with
+    /// [`FailureClass::Timeout`](crate::FailureClass::Timeout).
+    ///
+    /// # Panics
+    /// If the timeout is zero.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        assert!(!timeout.is_zero(), "the timeout must not be zero");
+        self.config.timeout = timeout;
+        self
+    }
+
+    /// How the transactions of an open loop are spaced: evenly if not set.
+    pub fn arrival(mut self, arrival: Arrival) -> Self {
+        self.config.arrival = arrival;
+        self
+    }
+
+    /// Runs on these cores instead of on all that the process may use. Takes precedence over the
+    /// environment's `BALTER_CORES=1,3-5`.
+    pub fn cores(mut self, cores: impl IntoIterator<Item = usize>) -> Self {
+        self.config.cores = Some(cores.into_iter().collect());
+        self
+    }
+
+    /// Time that transactions in flight get when the run ends (5 s or the timeout, the shorter,
+    /// if not set). Those that have not ended then count as cancelled.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.config.grace = grace;
+        self
+    }
+
+    /// Has SIGINT (Ctrl-C) end the run: once in good order, with full statistics, twice at once.
+    /// Without it the library takes no signal.
+    pub fn stop_on_ctrl_c(mut self) -> Self {
+        self.config.interruptible = true;
+        self
+    }
+
+    /// Calls `observer` about as often as `every` says, from the aggregator's thread. Keep it
+    /// short: while it runs, no budget is adjusted.
+    pub fn on_progress(
+        mut self,
+        every: Duration,
+        observer: impl FnMut(&Progress) + Send + 'static,
+    ) -> Self {
+        self.config.progress = Some(Observer { every, callback: Box::new(observer) });
+        self
+    }
+
+    #[doc(hidden)]
+    pub fn aggregator_delay_for_tests(mut self, delay: Duration) -> Self {
+        self.config.aggregator_delay = delay;
+        self
+    }
+
+    /// As awaiting, but tells apart a run that could not start.
+    ///
+    /// # Errors
+    /// What kept the run from starting. No load has been sent then.
+    pub async fn run(mut self) -> Result<RunStatistics, RunError> {
+        match self.begin() {
+            None => Ok(RunStatistics::default()),
+            Some(running) => running.await,
+        }
+    }
+
+    fn begin(&mut self) -> Option<&mut Running> {
+        if self.config.load == Load::Nothing {
+            tracing::debug!(scenario = self.name, "nothing was asked of this scenario");
+            return None;
+        }
+        Some(self.running.get_or_insert_with(|| {
+            start(Request {
+                name: self.name,
+                factory: self.factory.boxed_clone(),
+                config: std::mem::take(&mut self.config),
+            })
+        }))
+    }
+}
+
+fn saturating(instances: usize) -> u32 {
+    u32::try_from(instances).unwrap_or(u32::MAX)
+}
+
+impl Future for Scenario {
+    type Output = RunStatistics;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RunStatistics> {
+        let name = self.name;
+        let running = match self.running {
+            Some(ref mut running) => running,
+            None => match self.begin() {
+                Some(running) => running,
+                None => return Poll::Ready(RunStatistics::default()),
+            },
+        };
+        Pin::new(running).poll(cx).map(|result| {
+            result.unwrap_or_else(|error| {
+                tracing::error!(scenario = name, %error, "the run could not start");
+                RunStatistics {
+                    scenario: name.to_owned(),
+                    tps_limited: true,
+                    error: Some(error),
+                    ..RunStatistics::default()
+                }
+            })
+        })
+    }
+}
+
+/// The methods of Balter's scenarios, for code that is generic over them. [`Scenario`] has them
+/// all, and more, as its own.
+pub trait ConfigurableScenario<T: Send>: Future<Output = T> + Sized + Send {
+    /// See [`Scenario::tps`].
+    fn tps(self, tps: u32) -> Self;
+    /// See [`Scenario::duration`].
+    fn duration(self, duration: Duration) -> Self;
+    /// See [`Scenario::hint`].
+    fn hint(self, hint: Hint) -> Self;
+}
+
+impl ConfigurableScenario<RunStatistics> for Scenario {
+    fn tps(self, tps: u32) -> Self {
+        Self::tps(self, tps)
+    }
+
+    fn duration(self, duration: Duration) -> Self {
+        Self::duration(self, duration)
+    }
+
+    fn hint(self, hint: Hint) -> Self {
+        Self::hint(self, hint)
+    }
+}

@@ -1,0 +1,160 @@
+//! What a run measured.
+
+mod display;
+mod latencies;
+
+use std::time::Duration;
+
+pub use latencies::Latencies;
+
+use crate::failure::FailureClass;
+use crate::{RunError, Verdict};
+
+/// What a run measured, from its first due transaction to the last that ended.
+///
+/// The fields of Balter are here with Balter's names. They are taken from the whole run: the rate
+/// is that of all completed transactions, failed ones included, and the latencies are those of
+/// [`response`](Self::response).
+///
+/// `Display` prints a summary of some twenty lines.
+///
+/// A run that could not start has nothing but its [`error`](Self::error).
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct RunStatistics {
+    /// Name of the scenario.
+    pub scenario: String,
+    /// Scenario instances alive when the run came to its end.
+    pub concurrency: usize,
+    /// Transactions a second that were asked for at the end; 0 in a closed loop.
+    pub goal_tps: u32,
+    /// Completed transactions a second over [`elapsed`](Self::elapsed).
+    pub actual_tps: f64,
+    /// Median response time.
+    pub latency_p50: Duration,
+    /// Response time that 90 % did not exceed.
+    pub latency_p90: Duration,
+    /// Response time that 95 % did not exceed.
+    pub latency_p95: Duration,
+    /// Response time that 99 % did not exceed.
+    pub latency_p99: Duration,
+    /// Failures of the target among its completed transactions, 0 to 1. Failures of the generator
+    /// ([`FailureClass::is_generator`]) are in neither number.
+    pub error_rate: f64,
+    /// The rate asked for was not reached; [`verdict`](Self::verdict) says why.
+    pub tps_limited: bool,
+
+    /// Time in which transactions became due, without the grace for what was then in flight.
+    pub elapsed: Duration,
+    /// Every transaction, by what became of it.
+    pub counts: Counts,
+    /// End minus intended start: what a user of the target waits. Free of coordinated omission.
+    pub response: Latencies,
+    /// End minus actual start: what the target took.
+    pub service: Latencies,
+    /// Actual minus intended start: how late this generator was.
+    pub lag: Latencies,
+    /// The same for each `#[transaction]`, in the order of their names.
+    pub transactions: Vec<TransactionStatistics>,
+    /// Failures by class, only those that happened, most first.
+    pub failures: Vec<(FailureClass, u64)>,
+    /// What each shard did.
+    pub shards: Vec<ShardStatistics>,
+    /// Panics of the scenario's code, in transactions or around them.
+    pub panics: u64,
+    /// Message of the first panic.
+    pub panic_message: Option<String>,
+    /// What bounded the run. `None` if it was not load-tested at all.
+    pub verdict: Option<Verdict>,
+    /// This generator's own lag is more than a tenth of the 99th percentile reported: the
+    /// latencies say more about the generator than about the target.
+    pub distorted: bool,
+    /// Why the run could not start.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub error: Option<RunError>,
+}
+
+/// Transactions by what became of them.
+///
+/// Always: `planned = started + missed` and `started = succeeded + failed + cancelled`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Counts {
+    /// Due by the schedule; in a closed loop, started.
+    pub planned: u64,
+    /// Begun.
+    pub started: u64,
+    /// Due, but dropped before they began: the backlog passed its bound, the goal was lowered, or
+    /// the run ended.
+    pub missed: u64,
+    /// Ended with their success side.
+    pub succeeded: u64,
+    /// Ended with their failure side, by timeout or by a panic.
+    pub failed: u64,
+    /// Begun and given up: still in flight when the run's grace had passed, or dropped by the
+    /// scenario.
+    pub cancelled: u64,
+}
+
+impl Counts {
+    /// Ended by themselves, well or badly.
+    #[must_use]
+    pub const fn completed(&self) -> u64 {
+        self.succeeded + self.failed
+    }
+
+    /// The two sums of [`Counts`]' definition hold.
+    #[must_use]
+    pub const fn add_up(&self) -> bool {
+        self.planned == self.started + self.missed
+            && self.started == self.succeeded + self.failed + self.cancelled
+    }
+
+    /// Adds another part of the whole.
+    pub(crate) fn add(&mut self, part: &Self) {
+        self.planned += part.planned;
+        self.started += part.started;
+        self.missed += part.missed;
+        self.succeeded += part.succeeded;
+        self.failed += part.failed;
+        self.cancelled += part.cancelled;
+    }
+}
+
+/// What one `#[transaction]` did in a run.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct TransactionStatistics {
+    /// Name of the function.
+    pub name: String,
+    /// Ended with their success side.
+    pub succeeded: u64,
+    /// Ended with their failure side, by timeout or by a panic.
+    pub failed: u64,
+    /// Begun and given up.
+    pub cancelled: u64,
+    /// End minus intended start.
+    pub response: Latencies,
+    /// End minus actual start.
+    pub service: Latencies,
+    /// Actual minus intended start.
+    pub lag: Latencies,
+}
+
+/// What one shard did in a run.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ShardStatistics {
+    /// The core that it is pinned to.
+    pub core: usize,
+    /// Its share of the run's counts; the shards' sum is the whole.
+    pub counts: Counts,
+    /// Share of its time in which it had something to do, 0 to 1.
+    pub busy: f64,
+    /// It did not live to the end of the run.
+    pub lost: bool,
+}

@@ -1,0 +1,142 @@
+//! The summary that a person reads.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{Latencies, RunStatistics};
+
+/// A time in the unit that fits it, four digits: `812 ns`, `40.1 µs`, `1.25 ms`, `3.00 s`.
+pub(crate) struct Time(pub(crate) Duration);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ns = self.0.as_nanos() as f64;
+        let (value, unit) = match ns {
+            ns if ns < 1e3 => (ns, "ns"),
+            ns if ns < 1e6 => (ns / 1e3, "µs"),
+            ns if ns < 1e9 => (ns / 1e6, "ms"),
+            ns => (ns / 1e9, "s"),
+        };
+        let digits = match value {
+            _ if unit == "ns" => 0,
+            value if value < 10.0 => 2,
+            value if value < 100.0 => 1,
+            _ => 0,
+        };
+        f.pad(&format!("{value:.digits$} {unit}"))
+    }
+}
+
+/// A count with its thousands set apart: `1 234 567`.
+pub(crate) struct Grouped(pub(crate) u64);
+
+impl fmt::Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        let mut text = String::with_capacity(digits.len() * 4 / 3);
+        for (index, digit) in digits.chars().enumerate() {
+            if index > 0 && (digits.len() - index).is_multiple_of(3) {
+                text.push(' ');
+            }
+            text.push(digit);
+        }
+        f.pad(&text)
+    }
+}
+
+const QUANTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999)];
+
+fn row(f: &mut fmt::Formatter<'_>, name: &str, times: &Latencies) -> fmt::Result {
+    write!(f, "  {name:<10}")?;
+    for (_, quantile) in QUANTILES {
+        write!(f, "{:>10}", Time(times.quantile(quantile)))?;
+    }
+    writeln!(f, "{:>10}{:>10}", Time(times.max()), Time(times.mean()))
+}
+
+impl fmt::Display for RunStatistics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(error) = &self.error {
+            return writeln!(f, "{}: not run: {error}", self.scenario);
+        }
+        let counts = &self.counts;
+        let goal = match self.goal_tps {
+            0 => String::new(),
+            tps => format!(" of {} asked for", Grouped(u64::from(tps))),
+        };
+        writeln!(
+            f,
+            "{}: {:.1} transactions/s{goal}, {:.2} s, {} instances on {} shard{}",
+            self.scenario,
+            self.actual_tps,
+            self.elapsed.as_secs_f64(),
+            self.concurrency,
+            self.shards.len(),
+            if self.shards.len() == 1 { "" } else { "s" },
+        )?;
+        writeln!(
+            f,
+            "\n  planned {} = started {} + missed {}\n  started {} = succeeded {} + failed {} + cancelled {}",
+            Grouped(counts.planned),
+            Grouped(counts.started),
+            Grouped(counts.missed),
+            Grouped(counts.started),
+            Grouped(counts.succeeded),
+            Grouped(counts.failed),
+            Grouped(counts.cancelled),
+        )?;
+        if counts.completed() > 0 {
+            write!(f, "\n  {:<10}", "")?;
+            for (name, _) in QUANTILES {
+                write!(f, "{name:>10}")?;
+            }
+            writeln!(f, "{:>10}{:>10}", "max", "mean")?;
+            row(f, "response", &self.response)?;
+            row(f, "service", &self.service)?;
+            row(f, "lag", &self.lag)?;
+        }
+        if self.transactions.len() > 1 {
+            writeln!(f)?;
+            for transaction in &self.transactions {
+                writeln!(
+                    f,
+                    "  {:<24}{:>14} ok{:>10} failed   p50 {:>9}   p99 {:>9}",
+                    transaction.name,
+                    Grouped(transaction.succeeded),
+                    Grouped(transaction.failed),
+                    Time(transaction.response.quantile(0.5)),
+                    Time(transaction.response.quantile(0.99)),
+                )?;
+            }
+        }
+        if !self.failures.is_empty() {
+            write!(f, "\n  failures (error rate {:.3} %):", self.error_rate * 100.0)?;
+            for (class, count) in &self.failures {
+                write!(f, " {class} {}", Grouped(*count))?;
+            }
+            writeln!(f)?;
+        }
+        if let Some(message) = &self.panic_message {
+            writeln!(f, "\n  {} panics, the first: {message}", Grouped(self.panics))?;
+        }
+        write!(f, "\n  shards:")?;
+        for shard in &self.shards {
+            let lost = if shard.lost { " (lost)" } else { "" };
+            write!(f, " core {} {:.0} % busy{lost};", shard.core, shard.busy * 100.0)?;
+        }
+        writeln!(f)?;
+        if let Some(verdict) = &self.verdict {
+            writeln!(f, "  verdict: {verdict}")?;
+        }
+        if self.distorted {
+            writeln!(
+                f,
+                "  DISTORTED: the generator's own lag (p99 {}) is more than a tenth of the response time reported (p99 {}); give it cores of its own or ask for less",
+                Time(self.lag.quantile(0.99)),
+                Time(self.response.quantile(0.99)),
+            )?;
+        }
+        Ok(())
+    }
+}

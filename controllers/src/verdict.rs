@@ -1,0 +1,363 @@
+use std::fmt;
+
+use crate::Saturation;
+
+/// A goal counts as reached from this share on: arrivals at the edges of a run
+/// and the rounding of windows cost less than one per cent of any run worth
+/// judging.
+const REACHED: f64 = 0.99;
+
+/// A shard that works for this share of its time has no reserve left for the
+/// bursts in which completions arrive.
+const BUSY: f64 = 0.9;
+
+/// Lag above this is late whatever the target's response time: it is well above
+/// what a timer or a turn of a shard that keeps up costs.
+const LATE_NS: u64 = 1_000_000;
+
+/// The generator's own lag may be this share of the response time that is
+/// reported; beyond it the report says more about the generator.
+const DISTORTING: f64 = 0.1;
+
+/// What is known about a run when it has ended. All counts are of the whole run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evidence {
+    /// The rate asked for in transactions a second; `None` without such a goal.
+    /// Zero is no goal.
+    pub goal_tps: Option<u32>,
+    /// Permits that became due (open loop).
+    pub planned: u64,
+    /// Transactions started.
+    pub started: u64,
+    /// Permits dropped unused.
+    pub missed: u64,
+    /// Transactions that ended by themselves, well or badly.
+    pub completed: u64,
+    /// Time in which permits were released, in nanoseconds; without the grace
+    /// for what was under way at the end.
+    pub elapsed_ns: u64,
+    /// Failures for want of file descriptors.
+    pub descriptors: u64,
+    /// Failures for want of local ports.
+    pub ports: u64,
+    /// Failures for want of memory.
+    pub memory: u64,
+    /// Panics of the scenario.
+    pub panics: u64,
+    /// Share of its time that the busiest shard worked, `0.0..=1.0`.
+    pub busy: f64,
+    /// 99th percentile of actual minus intended start, in nanoseconds.
+    pub lag_p99_ns: u64,
+    /// 99th percentile of the response time, in nanoseconds.
+    pub response_p99_ns: u64,
+    /// Where the throughput stopped growing, if that was found.
+    pub saturation: Option<Saturation>,
+    /// Most scenario instances that were alive at once.
+    pub instances: u32,
+    /// Most scenario instances allowed. Zero for no such limit.
+    pub max_instances: u32,
+    /// Shards that died during the run.
+    pub shards_lost: u32,
+    /// Whether the run was stopped before its time.
+    pub stopped: bool,
+}
+
+impl Evidence {
+    /// Completed transactions a second that the generator did not spoil itself;
+    /// zero without elapsed time.
+    #[must_use]
+    pub fn achieved_tps(&self) -> f64 {
+        if self.elapsed_ns == 0 {
+            return 0.0;
+        }
+        self.valid() as f64 * 1e9 / self.elapsed_ns as f64
+    }
+
+    fn spoilt(&self) -> u64 {
+        self.descriptors.saturating_add(self.ports).saturating_add(self.memory)
+    }
+
+    fn valid(&self) -> u64 {
+        self.completed.saturating_sub(self.spoilt())
+    }
+
+    fn goal(&self) -> Option<u32> {
+        self.goal_tps.filter(|&tps| tps > 0)
+    }
+
+    fn reached(&self, goal_tps: u32) -> bool {
+        let asked = f64::from(goal_tps) * self.elapsed_ns as f64 / 1e9;
+        // One permit of slack: whether the last interval of a short slow run
+        // still holds its permit is chance. It takes one that did complete.
+        self.valid() > 0 && (self.valid() + 1) as f64 >= REACHED * asked
+    }
+}
+
+/// What bounded a run, with the figures that say so. Made by [`judge`].
+///
+/// `Display` gives one line: what was seen, and what to do about it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Nothing was planned and nothing started.
+    NothingAsked,
+    /// The rate asked for was held.
+    GoalReached {
+        /// The rate asked for, transactions a second.
+        goal_tps: u32,
+        /// The rate held, transactions a second.
+        achieved_tps: f64,
+    },
+    /// A run without a rate as its goal came to its end without a fault.
+    Completed {
+        /// The rate held, transactions a second.
+        achieved_tps: f64,
+    },
+    /// Shards died and took their share of the load with them.
+    ShardsLost {
+        /// How many.
+        shards_lost: u32,
+    },
+    /// The generator ran out of file descriptors.
+    Descriptors {
+        /// Transactions that failed by it.
+        failures: u64,
+    },
+    /// The generator ran out of local ports.
+    Ports {
+        /// Transactions that failed by it.
+        failures: u64,
+    },
+    /// The generator ran out of memory.
+    Memory {
+        /// Transactions that failed by it.
+        failures: u64,
+    },
+    /// The scenario panicked.
+    Panics {
+        /// How often.
+        panics: u64,
+    },
+    /// As many instances ran as were allowed, and that was too few.
+    ConcurrencyLimit {
+        /// Instances allowed.
+        max_instances: u32,
+        /// The rate asked for, transactions a second.
+        goal_tps: u32,
+        /// The rate held, transactions a second.
+        achieved_tps: f64,
+    },
+    /// The generator itself was too slow.
+    Generator {
+        /// Share of its time that the busiest shard worked, `0.0..=1.0`.
+        busy: f64,
+        /// 99th percentile of the lag, in nanoseconds.
+        lag_p99_ns: u64,
+        /// The rate held, transactions a second.
+        achieved_tps: f64,
+    },
+    /// The target did not take the rate asked for.
+    Target {
+        /// The rate asked for, transactions a second.
+        goal_tps: u32,
+        /// The rate held, transactions a second.
+        achieved_tps: f64,
+        /// 99th percentile of the response time, in nanoseconds.
+        response_p99_ns: u64,
+        /// Where the throughput stopped growing, if that was found.
+        saturation: Option<Saturation>,
+    },
+    /// The run was stopped too early for any other verdict.
+    Stopped {
+        /// How long it ran, in nanoseconds.
+        elapsed_ns: u64,
+        /// The rate held, transactions a second.
+        achieved_tps: f64,
+    },
+}
+
+impl Verdict {
+    /// Whether something kept the run from what was asked: `false` only for
+    /// [`GoalReached`](Verdict::GoalReached), [`Completed`](Verdict::Completed)
+    /// and [`NothingAsked`](Verdict::NothingAsked).
+    #[must_use]
+    pub fn tps_limited(&self) -> bool {
+        !matches!(
+            self,
+            Verdict::GoalReached { .. } | Verdict::Completed { .. } | Verdict::NothingAsked
+        )
+    }
+}
+
+/// Names what bounded a run.
+///
+/// A goal that was reached (99 %) needs no excuse. Otherwise the generator's own
+/// faults come first, from the plainest to the most doubtful, and the target is
+/// blamed only when none of them explains the shortfall. Without a rate as its
+/// goal, a run has such a fault if shards were lost, or if the faults of the
+/// kind are more than one per cent of what completed.
+///
+/// ```
+/// use balter_controllers::{Evidence, Verdict, judge};
+///
+/// let evidence = Evidence {
+///     goal_tps: Some(100),
+///     started: 1_000,
+///     completed: 1_000,
+///     elapsed_ns: 10_000_000_000,
+///     ..Evidence::default()
+/// };
+/// assert_eq!(judge(&evidence), Verdict::GoalReached { goal_tps: 100, achieved_tps: 100.0 });
+/// ```
+#[must_use]
+pub fn judge(evidence: &Evidence) -> Verdict {
+    let achieved_tps = evidence.achieved_tps();
+    let Some(goal_tps) = evidence.goal() else {
+        return match fault(evidence, evidence.completed / 100) {
+            Some(verdict) => verdict,
+            None if evidence.started == 0 && evidence.planned == 0 => Verdict::NothingAsked,
+            None => Verdict::Completed { achieved_tps },
+        };
+    };
+    if evidence.reached(goal_tps) {
+        return Verdict::GoalReached { goal_tps, achieved_tps };
+    }
+    if let Some(verdict) = fault(evidence, 0) {
+        return verdict;
+    }
+    let Evidence { busy, lag_p99_ns, response_p99_ns, saturation, max_instances, .. } = *evidence;
+    // At the limit with a saturation found below it, more instances would not
+    // have helped: that is the target's doing.
+    let at_limit = max_instances > 0 && evidence.instances >= max_instances;
+    if at_limit && saturation.is_none() {
+        return Verdict::ConcurrencyLimit { max_instances, goal_tps, achieved_tps };
+    }
+    let late = lag_p99_ns >= LATE_NS || distorted(lag_p99_ns, response_p99_ns);
+    if busy >= BUSY && late {
+        return Verdict::Generator { busy, lag_p99_ns, achieved_tps };
+    }
+    // A stop leaves permits and transactions unfinished; only missed permits or
+    // a measured saturation show that the target was behind before.
+    if evidence.stopped && saturation.is_none() && evidence.missed == 0 {
+        return Verdict::Stopped { elapsed_ns: evidence.elapsed_ns, achieved_tps };
+    }
+    Verdict::Target { goal_tps, achieved_tps, response_p99_ns, saturation }
+}
+
+/// The generator's plain fault, if one happened more than `tolerated` times.
+fn fault(evidence: &Evidence, tolerated: u64) -> Option<Verdict> {
+    let Evidence { shards_lost, descriptors, ports, memory, panics, .. } = *evidence;
+    if shards_lost > 0 {
+        Some(Verdict::ShardsLost { shards_lost })
+    } else if descriptors > tolerated {
+        Some(Verdict::Descriptors { failures: descriptors })
+    } else if ports > tolerated {
+        Some(Verdict::Ports { failures: ports })
+    } else if memory > tolerated {
+        Some(Verdict::Memory { failures: memory })
+    } else if panics > tolerated {
+        Some(Verdict::Panics { panics })
+    } else {
+        None
+    }
+}
+
+/// Whether the generator's own lateness is more than a tenth of the response
+/// time it reports, both as 99th percentiles in nanoseconds: the report then
+/// says too much about the generator to be taken for the target.
+///
+/// Both times contain the wait for a free instance. With too few instances the
+/// answer is `true` as well, and rightly so.
+///
+/// ```
+/// use balter_controllers::distorted;
+///
+/// assert!(!distorted(100_000, 1_000_000));
+/// assert!(distorted(100_001, 1_000_000));
+/// ```
+#[must_use]
+pub fn distorted(lag_p99_ns: u64, response_p99_ns: u64) -> bool {
+    lag_p99_ns as f64 > response_p99_ns as f64 * DISTORTING
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Verdict::NothingAsked => write!(f, "nothing was asked of the run, so nothing was done"),
+            Verdict::GoalReached { goal_tps, achieved_tps } => {
+                write!(f, "goal reached: {achieved_tps:.1} of {goal_tps} transactions/s")
+            }
+            Verdict::Completed { achieved_tps } => {
+                write!(f, "completed at {achieved_tps:.1} transactions/s")
+            }
+            Verdict::ShardsLost { shards_lost } => write!(
+                f,
+                "{shards_lost} shard(s) of the generator died and their load is missing: \
+                 see the error logged for each, then repeat the run"
+            ),
+            Verdict::Descriptors { failures } => write!(
+                f,
+                "the generator ran out of file descriptors ({failures} failures): \
+                 raise the limit (`ulimit -n`) or lower the concurrency"
+            ),
+            Verdict::Ports { failures } => write!(
+                f,
+                "the generator ran out of local ports ({failures} failures): reuse connections, \
+                 widen net.ipv4.ip_local_port_range, or use more addresses"
+            ),
+            Verdict::Memory { failures } => write!(
+                f,
+                "the generator ran out of memory ({failures} failures): \
+                 lower the concurrency or the size of bodies, or use a larger machine"
+            ),
+            Verdict::Panics { panics } => write!(
+                f,
+                "the scenario panicked {panics} time(s): mend it, its message is in the log"
+            ),
+            Verdict::ConcurrencyLimit { max_instances, goal_tps, achieved_tps } => write!(
+                f,
+                "all {max_instances} instances allowed were in use at {achieved_tps:.1} of \
+                 {goal_tps} transactions/s: allow more instances"
+            ),
+            Verdict::Generator { busy, lag_p99_ns, achieved_tps } => write!(
+                f,
+                "the generator was too slow at {achieved_tps:.1} transactions/s: its busiest \
+                 shard worked {:.0} % of the time and started transactions {} late (p99): \
+                 give it more cores or do less in the scenario",
+                busy * 100.0,
+                Millis(lag_p99_ns)
+            ),
+            Verdict::Target { goal_tps, achieved_tps, response_p99_ns, saturation } => {
+                write!(
+                    f,
+                    "the target took {achieved_tps:.1} of {goal_tps} transactions/s, \
+                     response time {} (p99)",
+                    Millis(response_p99_ns)
+                )?;
+                match saturation {
+                    Some(Saturation { throughput, concurrency }) => write!(
+                        f,
+                        "; it saturates at {throughput:.1} transactions/s with {concurrency} \
+                         instances: ask for less or enlarge the target"
+                    ),
+                    None => write!(f, ": look for stalls and errors of the target"),
+                }
+            }
+            Verdict::Stopped { elapsed_ns, achieved_tps } => write!(
+                f,
+                "stopped after {:.1} s at {achieved_tps:.1} transactions/s, too early to judge: \
+                 let it run longer",
+                elapsed_ns as f64 / 1e9
+            ),
+        }
+    }
+}
+
+/// Nanoseconds, shown as milliseconds.
+struct Millis(u64);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2} ms", self.0 as f64 / 1e6)
+    }
+}

@@ -1,0 +1,118 @@
+/// What happened to one scenario in one stretch of time, on one shard or, after
+/// [`merge`](Window::merge), on all of them.
+///
+/// The counts are of events inside the window, not running totals. `backlog`,
+/// `instances` and `in_flight` are states at its end.
+///
+/// ```
+/// use balter_controllers::Window;
+///
+/// let mut whole = Window { length_ns: 500_000_000, succeeded: 40, ..Window::default() };
+/// whole.merge(&Window { length_ns: 500_000_000, succeeded: 9, failed: 1, ..Window::default() });
+/// assert_eq!(whole.completed(), 50);
+/// assert_eq!(whole.throughput(), 100.0);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Window {
+    /// Begin of the window, nanoseconds on the caller's clock.
+    pub start_ns: u64,
+    /// Length of the window in nanoseconds.
+    pub length_ns: u64,
+    /// Permits that became due, those counted as missed included.
+    pub planned: u64,
+    /// Transactions started.
+    pub started: u64,
+    /// Transactions that ended well.
+    pub succeeded: u64,
+    /// Transactions that ended badly, whoever was at fault.
+    pub failed: u64,
+    /// Transactions given up before they ended.
+    pub cancelled: u64,
+    /// Permits that were dropped without having been used.
+    pub missed: u64,
+    /// Permits overdue and waiting at the end of the window.
+    pub backlog: u64,
+    /// Scenario instances alive at the end of the window.
+    pub instances: u32,
+    /// Transactions started and not ended at the end of the window.
+    pub in_flight: u32,
+    /// Sum of the service times of the completed transactions, in nanoseconds.
+    pub service_sum_ns: u64,
+    /// 99th percentile of actual minus intended start, in nanoseconds.
+    pub lag_p99_ns: u64,
+    /// 99th percentile of the response time, in nanoseconds.
+    pub response_p99_ns: u64,
+    /// Share of the window that the busiest shard spent working, `0.0..=1.0`.
+    pub busy: f64,
+    /// Failures that were the generator's own: descriptors, ports, memory, panics.
+    pub generator_faults: u64,
+}
+
+impl Window {
+    /// Transactions that came to an end of their own: succeeded or failed, not
+    /// cancelled.
+    #[must_use]
+    pub fn completed(&self) -> u64 {
+        self.succeeded.saturating_add(self.failed)
+    }
+
+    /// Completed transactions a second; zero for a window without length.
+    #[must_use]
+    pub fn throughput(&self) -> f64 {
+        if self.length_ns == 0 {
+            return 0.0;
+        }
+        self.completed() as f64 * 1e9 / self.length_ns as f64
+    }
+
+    /// Mean service time of the completed transactions in nanoseconds, or
+    /// `None` if none completed.
+    #[must_use]
+    pub fn mean_service_ns(&self) -> Option<f64> {
+        match self.completed() {
+            0 => None,
+            completed => Some(self.service_sum_ns as f64 / completed as f64),
+        }
+    }
+
+    /// Whether the window holds no evidence about the target: nothing ended,
+    /// nothing was under way and no permit waited.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.completed() == 0 && self.in_flight == 0 && self.backlog == 0
+    }
+
+    /// Adds the same stretch of time seen by another part (a shard, a node).
+    ///
+    /// Counts and states add up (saturating). The start is the earlier one that
+    /// is set; length, busy share and percentiles are the larger ones. Percentiles cannot
+    /// be merged exactly without their histograms: the larger one is an upper
+    /// bound of the true one, and a caller who has the histograms overwrites it.
+    pub fn merge(&mut self, other: &Window) {
+        // A window without length is the empty one: its start says nothing.
+        self.start_ns = match (self.length_ns, other.length_ns) {
+            (0, _) => other.start_ns,
+            (_, 0) => self.start_ns,
+            _ => self.start_ns.min(other.start_ns),
+        };
+        self.length_ns = self.length_ns.max(other.length_ns);
+        self.lag_p99_ns = self.lag_p99_ns.max(other.lag_p99_ns);
+        self.response_p99_ns = self.response_p99_ns.max(other.response_p99_ns);
+        self.busy = self.busy.max(other.busy);
+        self.instances = self.instances.saturating_add(other.instances);
+        self.in_flight = self.in_flight.saturating_add(other.in_flight);
+        for (mine, theirs) in [
+            (&mut self.planned, other.planned),
+            (&mut self.started, other.started),
+            (&mut self.succeeded, other.succeeded),
+            (&mut self.failed, other.failed),
+            (&mut self.cancelled, other.cancelled),
+            (&mut self.missed, other.missed),
+            (&mut self.backlog, other.backlog),
+            (&mut self.service_sum_ns, other.service_sum_ns),
+            (&mut self.generator_faults, other.generator_faults),
+        ] {
+            *mine = mine.saturating_add(theirs);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The order of blame, and that each verdict says what it saw.
+
+use balter_controllers::{Evidence, Saturation, Verdict, distorted, judge};
+
+/// Ten seconds at 100 a second of which half was reached, for no reason given.
+fn short() -> Evidence {
+    Evidence {
+        goal_tps: Some(100),
+        planned: 1_000,
+        started: 500,
+        missed: 500,
+        completed: 500,
+        elapsed_ns: 10_000_000_000,
+        busy: 0.2,
+        lag_p99_ns: 10_000,
+        response_p99_ns: 20_000_000,
+        instances: 10,
+        max_instances: 1_000,
+        ..Evidence::default()
+    }
+}
+
+#[test]
+fn blame_goes_from_the_plainest_fault_to_the_target() {
+    let saturation = Some(Saturation { throughput: 50.0, concurrency: 8 });
+    // Everything at once; then the first cause is taken away, one at a time.
+    let mut evidence = Evidence {
+        shards_lost: 1,
+        descriptors: 1,
+        ports: 2,
+        memory: 3,
+        panics: 4,
+        busy: 0.95,
+        lag_p99_ns: 5_000_000,
+        instances: 1_000,
+        ..short()
+    };
+    assert_eq!(judge(&evidence), Verdict::ShardsLost { shards_lost: 1 });
+    evidence.shards_lost = 0;
+    assert_eq!(judge(&evidence), Verdict::Descriptors { failures: 1 });
+    evidence.descriptors = 0;
+    assert_eq!(judge(&evidence), Verdict::Ports { failures: 2 });
+    evidence.ports = 0;
+    assert_eq!(judge(&evidence), Verdict::Memory { failures: 3 });
+    evidence.memory = 0;
+    assert_eq!(judge(&evidence), Verdict::Panics { panics: 4 });
+    evidence.panics = 0;
+    let limit =
+        Verdict::ConcurrencyLimit { max_instances: 1_000, goal_tps: 100, achieved_tps: 50.0 };
+    assert_eq!(judge(&evidence), limit);
+    evidence.instances = 999;
+    let generator = Verdict::Generator { busy: 0.95, lag_p99_ns: 5_000_000, achieved_tps: 50.0 };
+    assert_eq!(judge(&evidence), generator);
+    evidence.busy = 0.5;
+    evidence.saturation = saturation;
+    let target = Verdict::Target {
+        goal_tps: 100,
+        achieved_tps: 50.0,
+        response_p99_ns: 20_000_000,
+        saturation,
+    };
+    assert_eq!(judge(&evidence), target);
+}
+
+#[test]
+fn a_busy_generator_that_is_in_time_is_not_to_blame() {
+    let busy = Evidence { busy: 1.0, ..short() };
+    assert!(matches!(judge(&busy), Verdict::Target { .. }));
+    // Nor is one that is late for want of instances, with time to spare.
+    let late = Evidence { lag_p99_ns: 19_000_000, ..short() };
+    assert!(matches!(judge(&late), Verdict::Target { .. }));
+}
+
+#[test]
+fn a_limit_beyond_the_saturation_is_not_to_blame() {
+    let saturation = Some(Saturation { throughput: 50.0, concurrency: 500 });
+    let evidence = Evidence { instances: 1_000, saturation, ..short() };
+    assert!(matches!(judge(&evidence), Verdict::Target { .. }));
+    let unlimited = Evidence { instances: 5, max_instances: 0, ..short() };
+    assert!(matches!(judge(&unlimited), Verdict::Target { .. }));
+}
+
+#[test]
+fn the_goal_counts_as_reached_from_ninety_nine_per_cent() {
+    let with = |completed| judge(&Evidence { completed, ..short() });
+    assert_eq!(with(989), Verdict::GoalReached { goal_tps: 100, achieved_tps: 98.9 });
+    assert!(matches!(with(988), Verdict::Target { .. }));
+    // A reached goal needs no excuse.
+    let faulty = Evidence { completed: 1_000, panics: 3, busy: 1.0, ..short() };
+    assert!(matches!(judge(&faulty), Verdict::GoalReached { .. }));
+}
+
+#[test]
+fn transactions_the_generator_spoilt_are_no_achievement() {
+    let evidence = Evidence { completed: 1_000, descriptors: 500, ..short() };
+    assert_eq!(judge(&evidence), Verdict::Descriptors { failures: 500 });
+}
+
+#[test]
+fn a_run_in_which_nothing_completed_has_not_reached_a_goal() {
+    let evidence = Evidence { goal_tps: Some(1), completed: 0, elapsed_ns: 500_000_000, ..short() };
+    assert!(judge(&evidence).tps_limited());
+    assert!(judge(&Evidence { goal_tps: Some(5), ..Evidence::default() }).tps_limited());
+}
+
+#[test]
+fn a_run_without_a_rate_completes_unless_the_generator_failed() {
+    let closed = Evidence { goal_tps: None, panics: 5, ..short() };
+    assert_eq!(judge(&closed), Verdict::Completed { achieved_tps: 50.0 });
+    assert_eq!(judge(&Evidence { panics: 6, ..closed.clone() }), Verdict::Panics { panics: 6 });
+    let lost = Evidence { shards_lost: 1, ..closed };
+    assert_eq!(judge(&lost), Verdict::ShardsLost { shards_lost: 1 });
+    assert_eq!(judge(&Evidence::default()), Verdict::NothingAsked);
+}
+
+#[test]
+fn a_stop_is_named_only_when_nothing_else_shows() {
+    let stopped = Evidence { stopped: true, missed: 0, ..short() };
+    assert!(matches!(judge(&stopped), Verdict::Stopped { .. }));
+    assert!(matches!(judge(&Evidence { missed: 9, ..stopped.clone() }), Verdict::Target { .. }));
+    let reached = Evidence { completed: 1_000, ..stopped };
+    assert!(matches!(judge(&reached), Verdict::GoalReached { .. }));
+}
+
+#[test]
+fn only_success_is_not_limited() {
+    let reached = Evidence { completed: 1_000, ..short() };
+    let closed = Evidence { goal_tps: None, ..short() };
+    for evidence in [reached, closed, Evidence::default()] {
+        assert!(!judge(&evidence).tps_limited());
+    }
+    let at_limit = Evidence { instances: 1_000, ..short() };
+    let busy = Evidence { busy: 1.0, lag_p99_ns: 9_000_000, ..short() };
+    for evidence in [
+        short(),
+        at_limit,
+        busy,
+        Evidence { shards_lost: 1, ..short() },
+        Evidence { ports: 1, ..short() },
+        Evidence { stopped: true, missed: 0, ..short() },
+    ] {
+        assert!(judge(&evidence).tps_limited());
+    }
+}
+
+#[test]
+fn every_verdict_is_one_line_with_its_figures() {
+    let saturation = Some(Saturation { throughput: 50.25, concurrency: 8 });
+    let cases = [
+        (judge(&Evidence { completed: 1_000, ..short() }), vec!["100.0", "goal"]),
+        (judge(&short()), vec!["50.0", "100", "20.00 ms"]),
+        (judge(&Evidence { saturation, ..short() }), vec!["50.2", "8 instances"]),
+        (judge(&Evidence { descriptors: 77, ..short() }), vec!["77", "ulimit -n"]),
+        (judge(&Evidence { ports: 78, ..short() }), vec!["78", "ip_local_port_range"]),
+        (judge(&Evidence { memory: 79, ..short() }), vec!["79", "memory"]),
+        (judge(&Evidence { panics: 80, ..short() }), vec!["80", "panicked"]),
+        (judge(&Evidence { shards_lost: 2, ..short() }), vec!["2 shard"]),
+        (judge(&Evidence { instances: 1_000, ..short() }), vec!["1000", "50.0"]),
+        (
+            judge(&Evidence { busy: 0.97, lag_p99_ns: 3_500_000, ..short() }),
+            vec!["97 %", "3.50 ms", "cores"],
+        ),
+        (judge(&Evidence { stopped: true, missed: 0, ..short() }), vec!["10.0 s", "50.0"]),
+        (judge(&Evidence { goal_tps: None, ..short() }), vec!["50.0"]),
+        (judge(&Evidence::default()), vec!["nothing"]),
+    ];
+    for (verdict, figures) in cases {
+        let line = verdict.to_string();
+        assert!(!line.contains('\n') && !line.contains("  "), "{line}");
+        for figure in figures {
+            assert!(line.contains(figure), "{figure} is missing in: {line}");
+        }
+    }
+}
+
+#[test]
+fn a_lag_above_a_tenth_of_the_response_distorts_it() {
+    assert!(!distorted(0, 0));
+    assert!(!distorted(100, 1_000));
+    assert!(distorted(101, 1_000));
+    assert!(distorted(1, 0));
+}
