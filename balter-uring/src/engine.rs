@@ -23,9 +23,9 @@ use futures_channel::oneshot;
 use aggregator::Control;
 use run::Factory;
 
+use crate::RunError;
 use crate::config::RunConfig;
 use crate::statistics::RunStatistics;
-use crate::RunError;
 
 /// A scenario and how it is to be run.
 pub(crate) struct Request {

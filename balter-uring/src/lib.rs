@@ -59,8 +59,8 @@ mod preflight;
 mod ring;
 mod scenario;
 mod statistics;
-mod task;
 pub mod target;
+mod task;
 pub mod time;
 mod transaction;
 

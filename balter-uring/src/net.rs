@@ -20,8 +20,8 @@ use crate::failure::{self, FailureClass};
 use crate::ring::{self, Ring};
 
 pub use resolve::resolve;
-pub use stream::TcpStream;
 pub(crate) use stream::TcpListener;
+pub use stream::TcpStream;
 
 /// Sockets take this many pending connections, where the system allows it.
 const LISTEN_BACKLOG: i32 = 4096;

@@ -68,7 +68,9 @@ pub enum PreflightError {
         shards: usize,
     },
     /// A core was asked for that the process may not use.
-    #[error("core {core} is not among those that this process may use ({allowed}): see `taskset -p` and the cgroup's cpuset")]
+    #[error(
+        "core {core} is not among those that this process may use ({allowed}): see `taskset -p` and the cgroup's cpuset"
+    )]
     CoreNotAllowed {
         /// The core asked for.
         core: usize,
@@ -84,7 +86,9 @@ pub enum PreflightError {
         origin: &'static str,
     },
     /// No core is left.
-    #[error("no core is left to run on: all that the process may use ({allowed}) are taken by test targets; name cores with .cores() or BALTER_CORES")]
+    #[error(
+        "no core is left to run on: all that the process may use ({allowed}) are taken by test targets; name cores with .cores() or BALTER_CORES"
+    )]
     NoCores {
         /// The cores allowed, as a list of ranges.
         allowed: String,
@@ -176,9 +180,9 @@ fn check_io_uring() -> Result<(), PreflightError> {
 
 fn classify(error: &io::Error) -> PreflightError {
     match error.raw_os_error() {
-        Some(libc::EINVAL) => PreflightError::KernelTooOld {
-            missing: "SINGLE_ISSUER and DEFER_TASKRUN".to_owned(),
-        },
+        Some(libc::EINVAL) => {
+            PreflightError::KernelTooOld { missing: "SINGLE_ISSUER and DEFER_TASKRUN".to_owned() }
+        }
         Some(libc::ENOMEM) => PreflightError::LockedMemory {
             limit: getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX),
             needed: MEMLOCK_BYTES,

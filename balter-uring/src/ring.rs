@@ -637,10 +637,9 @@ impl Inner {
         let slot = &mut self.slots[index as usize];
         slot.recv = Recv::Stopping;
         slot.outstanding += 1;
-        let entry =
-            opcode::AsyncCancel::new(slot.token(Kind::Recv, index))
-                .build()
-                .user_data(slot.token(Kind::Cancel, index));
+        let entry = opcode::AsyncCancel::new(slot.token(Kind::Recv, index))
+            .build()
+            .user_data(slot.token(Kind::Cancel, index));
         // SAFETY: a cancellation points to no memory of ours.
         unsafe { push(&mut self.io, &entry) };
     }
@@ -648,9 +647,8 @@ impl Inner {
     fn close_file(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
         slot.outstanding += 1;
-        let entry = opcode::Close::new(Fixed(index))
-            .build()
-            .user_data(slot.token(Kind::Close, index));
+        let entry =
+            opcode::Close::new(Fixed(index)).build().user_data(slot.token(Kind::Close, index));
         // SAFETY: closing points to no memory of ours.
         unsafe { push(&mut self.io, &entry) };
     }

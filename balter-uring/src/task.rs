@@ -33,8 +33,7 @@ pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + 'static,
 {
-    let instance =
-        instance::current().expect("balter_uring::spawn is for code inside a scenario");
+    let instance = instance::current().expect("balter_uring::spawn is for code inside a scenario");
     let (done, result) = oneshot::channel();
     let work = async move { drop(done.send(future.await)) };
     instance.run.spawn(Role::Child, Some(Box::pin(work)));

@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use super::aggregator::{self, AggregatorHandle, Control};
 use super::executor;
 use super::shard::{self, Command, ShardHandle};
+use crate::RunError;
 use crate::config::RunConfig;
 use crate::cores;
 use crate::preflight::{self, PreflightError};
-use crate::RunError;
 
 #[derive(Default)]
 struct Pool {

@@ -70,6 +70,10 @@ const SPAWN_AFTER_NS: u64 = 1_000_000;
 /// Instances that are started in one go when permits wait, as a share of those there are.
 const SPAWN_SHARE: u32 = 4;
 
+/// A shard with less idle time than this share has no use for more instances: what its permits
+/// wait for is the shard itself.
+const SPARE_SHARE: u64 = 20;
+
 /// Permits due in the last moment before the end are still handed out for so long: without it,
 /// whether the last permit counts as missed would be a matter of microseconds.
 const LAST_CALL_NS: u64 = 10_000_000;
@@ -100,7 +104,9 @@ enum Phase {
     /// Past its end, handing out what was due.
     LastCall,
     /// Nothing starts any more; what is in flight has until the given time.
-    Draining { until_ns: u64 },
+    Draining {
+        until_ns: u64,
+    },
     /// Instances are being dropped.
     Ending,
     /// The last window waits for its place in the channel.
@@ -143,6 +149,8 @@ pub(crate) struct ShardRun {
     window_end: Cell<u64>,
     next_sweep: Cell<u64>,
     next_spawn: Cell<u64>,
+    /// The clock, and the shard's idle time, when starting instances was last thought of.
+    spawn_checked: Cell<(u64, u64)>,
     entries: RefCell<Slab<Entry>>,
     /// Keys of `entries`, oldest first. One whose entry is no longer waiting is passed over.
     waiters: RefCell<VecDeque<u32>>,
@@ -180,6 +188,7 @@ impl ShardRun {
             window_end: Cell::new(spec.start_ns.saturating_add(spec.window_ns)),
             next_sweep: Cell::new(0),
             next_spawn: Cell::new(0),
+            spawn_checked: Cell::new((spec.start_ns, shard.idle_ns())),
             entries: RefCell::new(Slab::new()),
             waiters: RefCell::new(VecDeque::new()),
             tasks: RefCell::new(Slab::new()),
@@ -360,6 +369,11 @@ impl ShardRun {
             return 0;
         }
         self.next_spawn.set(now + SPAWN_AFTER_NS);
+        let idle = self.shard.idle_ns();
+        let (checked, idle_then) = self.spawn_checked.replace((now, idle));
+        if (idle - idle_then) * SPARE_SHARE < now.saturating_sub(checked) {
+            return 0;
+        }
         let backlog = u32::try_from(self.pacer.borrow().backlog()).unwrap_or(u32::MAX);
         (count / SPAWN_SHARE).max(1).min(backlog)
     }

@@ -39,8 +39,11 @@ const LONGEST_IDLE_WAIT_NS: u64 = 100_000_000;
 pub(crate) enum Command {
     Run(RunSpec),
     /// Runs on the shard, to start a service there.
-    Execute(Box<dyn FnOnce(&Rc<Shard>) + Send>),
+    Execute(Work),
 }
+
+/// What starts a service on a shard.
+pub(crate) type Work = Box<dyn FnOnce(&Rc<Shard>) + Send>;
 
 /// The other threads' hold on a shard.
 #[derive(Clone)]

@@ -9,9 +9,7 @@ use hdrhistogram::Histogram;
 use super::run::generator_faults;
 use super::window::{ShardWindow, TransactionWindow};
 use crate::failure::FailureClass;
-use crate::statistics::{
-    Counts, Latencies, RunStatistics, ShardStatistics, TransactionStatistics,
-};
+use crate::statistics::{Counts, Latencies, RunStatistics, ShardStatistics, TransactionStatistics};
 
 /// One shard's part.
 #[derive(Debug, Default)]

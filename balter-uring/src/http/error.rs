@@ -62,7 +62,9 @@ pub enum Error {
     #[error("the answer cannot be read: {0}")]
     Response(#[source] CodecError),
     /// The body is larger than what the client collects.
-    #[error("the body is larger than {limit} bytes: raise ClientBuilder::max_body, or read it with Response::chunk or Response::discard")]
+    #[error(
+        "the body is larger than {limit} bytes: raise ClientBuilder::max_body, or read it with Response::chunk or Response::discard"
+    )]
     BodyTooLarge {
         /// The limit.
         limit: usize,

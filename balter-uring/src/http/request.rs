@@ -246,7 +246,8 @@ mod tests {
 
     #[test]
     fn what_is_no_url_says_why() {
-        for text in ["", "/path", "host:80", "http://", "http:///x", "http://a b/", "http://h:99999/"]
+        for text in
+            ["", "/path", "host:80", "http://", "http:///x", "http://a b/", "http://h:99999/"]
         {
             assert!(Url::parse(text).is_err(), "{text:?}");
         }

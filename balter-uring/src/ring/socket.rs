@@ -179,7 +179,8 @@ impl Socket {
 
     /// An empty vector, with the allocation of what was sent before where there is one.
     pub(crate) fn reclaim(&self) -> Vec<u8> {
-        let mut bytes = self.ring.with_slot(self.slot, |slot| slot.spare.take()).unwrap_or_default();
+        let mut bytes =
+            self.ring.with_slot(self.slot, |slot| slot.spare.take()).unwrap_or_default();
         bytes.clear();
         bytes
     }
