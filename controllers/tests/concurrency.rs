@@ -205,6 +205,35 @@ fn concurrency_comes_down_when_the_latency_has_and_not_below_the_floor() {
 }
 
 #[test]
+fn a_short_dip_of_the_need_lowers_nothing() {
+    let window = |service_ms: u64| Window {
+        length_ns: 200 * MS,
+        planned: 100,
+        started: 100,
+        succeeded: 100,
+        service_sum_ns: 100 * service_ms * MS,
+        instances: 50,
+        in_flight: 5,
+        ..Window::default()
+    };
+    let mut controller = open(500, 1);
+    for _ in 0..20 {
+        controller.update(&window(100));
+    }
+    let high = controller.limit();
+    for _ in 0..20 {
+        for _ in 0..4 {
+            assert_eq!(controller.update(&window(1)).limit, high);
+        }
+        controller.update(&window(100));
+    }
+    for _ in 0..7 {
+        controller.update(&window(1));
+    }
+    assert!(controller.limit() < high, "a lasting one does");
+}
+
+#[test]
 fn a_step_down_is_gradual() {
     let target = Target { servers: 10_000, latency_ns: 400 * MS };
     let mut sim = Simulation::new(target, Some(500), 200);
@@ -314,6 +343,17 @@ fn a_closed_loop_settles_at_the_knee() {
         let throughput = controller.saturation().expect("found").throughput;
         assert!((throughput / capacity - 1.0).abs() < 0.1, "{throughput} of {capacity}");
     }
+}
+
+/// With hundreds of completions a window one look suffices; only where they are
+/// few does the search wait for as long as its patience lasts.
+#[test]
+fn a_step_that_plainly_brings_nothing_is_judged_at_once() {
+    let mut sim = Simulation::new(Target { servers: 32, latency_ns: 2 * MS }, None, 100);
+    let mut controller = saturate(32);
+    let windows = sim.run_until(&mut controller, 100, |decision| decision.state == Stable);
+    assert!(windows <= 10, "{windows} windows");
+    assert_eq!(controller.limit(), 32);
 }
 
 #[test]

@@ -263,6 +263,17 @@ fn a_pause_of_the_generator_is_missed_and_makes_no_burst() {
 }
 
 #[test]
+fn a_pause_beyond_the_end_misses_only_what_was_due_before_it() {
+    let cfg = PacerConfig { max_gap_ns: 100 * MS, ..single() };
+    let mut pacer = Pacer::new(cfg, 0, 2 * SECOND, 1_000);
+    run(&mut pacer, 0, SECOND, MS);
+    pacer.advance(9 * SECOND);
+    assert_eq!(pacer.counts().planned, 2_000);
+    assert_eq!(pacer.counts().missed, 999);
+    assert_eq!(pacer.next_due_ns(), None);
+}
+
+#[test]
 fn a_stalled_target_leaves_the_permits_with_their_intended_starts() {
     let mut pacer = Pacer::new(PacerConfig { max_gap_ns: 10 * MS, ..single() }, 0, u64::MAX, 1_000);
     for ms in 0..5_000 {
