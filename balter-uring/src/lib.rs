@@ -47,6 +47,8 @@
 
 extern crate self as balter_uring;
 
+#[doc(hidden)]
+pub mod bench_support;
 mod config;
 mod cores;
 mod engine;

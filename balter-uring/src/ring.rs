@@ -13,7 +13,10 @@
 //!   long as the ring, and is read only between the completion that filled it and its return.
 
 mod buffers;
+pub mod floor;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::cell::{Cell, RefCell};
@@ -229,6 +232,7 @@ impl Ring {
     }
 
     /// Sockets open now, with those that are being closed.
+    #[cfg(test)]
     pub(crate) fn open_sockets(&self) -> usize {
         let inner = self.inner.borrow();
         inner.slots.len() - inner.free.len()
@@ -281,7 +285,8 @@ impl Ring {
         let inner = &mut *inner;
         let state = &mut inner.slots[slot as usize];
         assert!(state.sending.is_none(), "one send at a time");
-        state.sent = None;
+        // What has failed once stays failed, with its first error.
+        state.sent = state.sent.filter(Result::is_err);
         let token = state.token(Kind::Send, slot);
         let bytes = state.sending.insert(bytes).as_slice();
         // WAITALL has the kernel send the rest of a short send by itself.
@@ -343,8 +348,8 @@ impl Ring {
     }
 
     fn close(&self, slot: u32) {
-        let mut inner = self.inner.borrow_mut();
-        let inner = &mut *inner;
+        let mut borrowed = self.inner.borrow_mut();
+        let inner = &mut *borrowed;
         let state = &mut inner.slots[slot as usize];
         state.closing = true;
         let (reader, writer) = (state.reader.take(), state.writer.take());
@@ -361,8 +366,10 @@ impl Ring {
             // SAFETY: a cancellation points to no memory of ours.
             unsafe { push(&mut inner.io, &entry) };
         }
-        // Not while the slots are borrowed by this call: a waker's drop may drop a task.
-        let _ = (reader, writer);
+        // Only now that the slots are free again: a waker's drop may drop a task, and with it a
+        // socket.
+        drop(borrowed);
+        drop((reader, writer));
     }
 
     fn shutdown(&self, slot: u32, how: libc::c_int) {
@@ -378,8 +385,12 @@ impl Ring {
     }
 
     /// Calls `hook` whenever the shard goes idle, for rooms that keep things open between uses.
+    /// Asking for the same again changes nothing.
     pub(crate) fn when_idle(&self, hook: fn()) {
-        self.idle_hooks.borrow_mut().push(hook);
+        let mut hooks = self.idle_hooks.borrow_mut();
+        if !hooks.iter().any(|&known| std::ptr::fn_addr_eq(known, hook)) {
+            hooks.push(hook);
+        }
     }
 
     /// The shard has gone idle.
@@ -513,9 +524,10 @@ impl Inner {
             Kind::Recv => self.received(token.slot, completion, last, woken),
             Kind::Send => {
                 let expected = slot.sending.as_ref().map_or(0, |bytes| bytes.as_slice().len());
-                slot.sent = Some(match result {
+                slot.sent.get_or_insert(match result {
                     error if error < 0 => Err(-error),
-                    sent if (sent as usize) < expected => Err(libc::EPIPE),
+                    // Only an error ends such a send early, and its number is lost.
+                    sent if (sent as usize) < expected => Err(libc::ECONNRESET),
                     _ => Ok(()),
                 });
                 if let Some(SendBuf::Owned(bytes)) = slot.sending.take() {
@@ -570,6 +582,9 @@ impl Inner {
         let slot = &mut self.slots[index as usize];
         let result = completion.result();
         let buffer = cqueue::buffer_select(completion.flags());
+        if buffer.is_some() {
+            self.pool.took();
+        }
         if last {
             slot.recv = Recv::Idle;
         }
@@ -583,14 +598,16 @@ impl Inner {
             (_, Some(buffer)) => {
                 self.pool.recycle(buffer);
                 if result == 0 {
-                    slot.recv = Recv::Eof;
+                    slot.recv = slot.ended();
                 }
             }
-            (0, None) => slot.recv = Recv::Eof,
+            (0, None) => slot.recv = slot.ended(),
             // Ended by ourselves: the inbox was full, or the socket is closing.
             (errno, None) if -errno == libc::ECANCELED => {}
             (errno, None) if -errno == libc::ENOBUFS => {
-                if !slot.closing {
+                // One with unread data is armed when that has been read (`last` has made it idle):
+                // readers that stall must not take what others wait for.
+                if slot.inbox.is_empty() && !slot.closing {
                     slot.recv = Recv::Starved;
                     self.starved.push_back(index);
                 }
@@ -610,9 +627,12 @@ impl Inner {
         }
     }
 
-    /// Arms the sockets that ran out of buffers, first making more.
+    /// Arms the sockets that ran out of buffers, if there are buffers again or can be more.
+    /// Otherwise they would run out again at once, turn after turn.
     fn feed(&mut self) {
-        self.pool.grow();
+        if !self.pool.has_free() && !self.pool.grow() {
+            return;
+        }
         for _ in 0..self.starved.len() {
             let Some(index) = self.starved.pop_front() else { return };
             let slot = &mut self.slots[index as usize];

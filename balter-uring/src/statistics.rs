@@ -53,8 +53,12 @@ pub struct RunStatistics {
     pub response: Latencies,
     /// End minus actual start: what the target took.
     pub service: Latencies,
-    /// Actual minus intended start: how late this generator was.
+    /// Actual minus intended start: how late transactions began. Part of it is this generator's
+    /// [`lateness`](Self::lateness), part waiting for an instance that the target kept busy.
     pub lag: Latencies,
+    /// How late this generator began transactions for which an instance was waiting: the part of
+    /// the lag that is its own fault. Empty in a closed loop.
+    pub lateness: Latencies,
     /// The same for each `#[transaction]`, in the order of their names.
     pub transactions: Vec<TransactionStatistics>,
     /// Failures by class, only those that happened, most first.
@@ -67,8 +71,9 @@ pub struct RunStatistics {
     pub panic_message: Option<String>,
     /// What bounded the run. `None` if it was not load-tested at all.
     pub verdict: Option<Verdict>,
-    /// This generator's own lag is more than a tenth of the 99th percentile reported: the
-    /// latencies say more about the generator than about the target.
+    /// The generator was too slow for this rate, or its [`lateness`](Self::lateness) (99th
+    /// percentile) is more than a tenth of the response time reported: the latencies say more
+    /// about the generator than about the target.
     pub distorted: bool,
     /// Why the run could not start.
     #[cfg_attr(feature = "serde", serde(skip))]

@@ -58,6 +58,7 @@ pub struct ConcurrencyDecision {
 
 /// Where more instances stopped raising the throughput.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Saturation {
     /// Throughput there, completed transactions a second.
     pub throughput: f64,

@@ -97,6 +97,7 @@ impl Evidence {
 ///
 /// `Display` gives one line: what was seen, and what to do about it.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Verdict {
     /// Nothing was planned and nothing started.

@@ -468,7 +468,10 @@ impl ShardRun {
                 EntryState::Granted(intended) => {
                     entry.state = EntryState::Idle;
                     drop(entries);
-                    return Poll::Ready(self.started(intended, self.shard.now()));
+                    let start = self.shard.now();
+                    let late = start.saturating_sub(intended);
+                    self.window.borrow_mut().record_lateness(late);
+                    return Poll::Ready(self.started(intended, start));
                 }
                 EntryState::Waiting => {
                     remember(&mut entry.waker, cx);
@@ -502,6 +505,7 @@ impl ShardRun {
             // Who waits comes first; then there is no permit left to take here.
             if let Some(intended) = pacer.take() {
                 drop(pacer);
+                self.window.borrow_mut().unwaited += 1;
                 return Poll::Ready(self.started(intended, now));
             }
         }

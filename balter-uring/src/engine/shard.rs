@@ -261,7 +261,7 @@ fn wait(now: u64, next: Next, ready: bool, idle_for: u64, load: &Load) -> Wait {
     if next.is_permit && until_next <= SPIN_BEFORE_PERMIT_NS {
         return Wait::No;
     }
-    if (load.in_flight || load.services > 0) && idle_for < SPIN_FOR_ANSWER_NS {
+    if load.in_flight && idle_for < SPIN_FOR_ANSWER_NS {
         return Wait::No;
     }
     let longest =

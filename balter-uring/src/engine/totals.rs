@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use balter_controllers::{Evidence, Saturation, Window, distorted, judge};
+use balter_controllers::{Evidence, Saturation, Verdict, Window, distorted, judge};
 use hdrhistogram::Histogram;
 
 use super::run::generator_faults;
@@ -40,6 +40,7 @@ pub(crate) struct Totals {
     panics: u64,
     panic_message: Option<String>,
     most_instances: u32,
+    lateness: Latencies,
 }
 
 impl Totals {
@@ -51,6 +52,7 @@ impl Totals {
             panics: 0,
             panic_message: None,
             most_instances: 0,
+            lateness: Latencies::default(),
         }
     }
 
@@ -76,6 +78,10 @@ impl Totals {
             *sum += count;
         }
         self.panics += window.panics;
+        if let Some(lateness) = &window.lateness {
+            add(self.lateness.histogram_mut(), lateness);
+        }
+        self.lateness.histogram_mut().saturating_record_n(0, window.unwaited);
         if self.panic_message.is_none() {
             self.panic_message.clone_from(&window.panic);
         }
@@ -168,6 +174,9 @@ impl Totals {
             stopped: summary.stopped,
         };
         let verdict = judge(&evidence);
+        let late_p99_ns = self.lateness.quantile(0.99).as_nanos() as u64;
+        let distorted = matches!(verdict, Verdict::Generator { .. })
+            || distorted(late_p99_ns, evidence.response_p99_ns);
         let elapsed = Duration::from_nanos(summary.elapsed_ns);
         RunStatistics {
             scenario: summary.name.to_owned(),
@@ -185,7 +194,8 @@ impl Totals {
             tps_limited: verdict.tps_limited(),
             elapsed,
             counts,
-            distorted: distorted(evidence.lag_p99_ns, evidence.response_p99_ns),
+            distorted,
+            lateness: self.lateness,
             response,
             service,
             lag,

@@ -84,7 +84,7 @@ impl TransactionWindow {
 
 /// One window of one run on one shard. Counts are of this window alone; the states (`backlog`,
 /// `instances`, `in_flight`) are those at its end.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ShardWindow {
     pub(crate) start_ns: u64,
     pub(crate) end_ns: u64,
@@ -105,29 +105,19 @@ pub(crate) struct ShardWindow {
     pub(crate) panics: u64,
     /// The message of the first of them.
     pub(crate) panic: Option<String>,
+    /// How late transactions started that an instance was waiting for: the generator's own part of
+    /// the lag. The rest is waiting for an instance, which the target keeps.
+    /// `None` only while a window is emptied.
+    pub(crate) lateness: Option<Histogram<u64>>,
+    /// Transactions that had to wait for an instance, and were started as soon as one was free.
+    pub(crate) unwaited: u64,
     /// The run on this shard is over.
     pub(crate) last: bool,
 }
 
 impl ShardWindow {
     pub(crate) fn new() -> Self {
-        Self {
-            start_ns: 0,
-            end_ns: 0,
-            planned: 0,
-            missed: 0,
-            started: 0,
-            backlog: 0,
-            instances: 0,
-            in_flight: 0,
-            idle_ns: 0,
-            service_sum_ns: 0,
-            failures: [0; FailureClass::COUNT],
-            transactions: Vec::new(),
-            panics: 0,
-            panic: None,
-            last: false,
-        }
+        Self { lateness: Some(histogram()), ..Self::default() }
     }
 
     /// Empties it for the next use, without giving up memory.
@@ -136,7 +126,13 @@ impl ShardWindow {
         for window in transactions.iter_mut().flatten() {
             window.reset();
         }
-        *self = Self { transactions, ..Self::new() };
+        let mut lateness = self.lateness.take();
+        if let Some(lateness) = &mut lateness
+            && !lateness.is_empty()
+        {
+            lateness.reset();
+        }
+        *self = Self { transactions, lateness, ..Self::default() };
     }
 
     pub(crate) fn succeeded(&self) -> u64 {
@@ -153,6 +149,14 @@ impl ShardWindow {
 
     pub(crate) fn transactions(&self) -> impl Iterator<Item = &TransactionWindow> {
         self.transactions.iter().flatten().map(|window| &**window)
+    }
+
+    /// Counts one transaction that an instance was waiting for, and that started so late.
+    #[inline]
+    pub(crate) fn record_lateness(&mut self, late_ns: u64) {
+        if let Some(lateness) = &mut self.lateness {
+            lateness.saturating_record(late_ns);
+        }
     }
 
     /// Counts one ended transaction. Plain integers of this shard alone: nothing here is shared.

@@ -133,6 +133,11 @@ impl Origin {
         if !connection.decoder.can_reuse() || connection.chunk.is_some() {
             return;
         }
+        // Answered before it was all sent: the target may never read the rest, and the next
+        // request would wait behind it.
+        if connection.stream.is_sending() {
+            return;
+        }
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.max_idle {
             connection.reused = true;

@@ -19,6 +19,8 @@ use super::connection::{Answer, Connection, Head, Origin};
 pub struct Response {
     /// `None` once it went back to its origin.
     connection: Option<Box<Connection>>,
+    /// The connection's, once it went back.
+    raw_head: Vec<u8>,
     origin: Rc<Origin>,
     head: Head,
     max_body: usize,
@@ -27,7 +29,7 @@ pub struct Response {
 impl Response {
     pub(super) fn new(answer: Answer, origin: Rc<Origin>, max_body: usize) -> Self {
         let Answer { connection, head } = answer;
-        Self { connection: Some(connection), origin, head, max_body }
+        Self { connection: Some(connection), raw_head: Vec::new(), origin, head, max_body }
     }
 
     /// The status.
@@ -53,7 +55,7 @@ impl Response {
     /// # Errors
     /// Never for an answer whose head was accepted; the type is the parser's.
     pub fn headers(&self) -> Result<HeaderMap, Error> {
-        let raw = self.connection.as_ref().map_or(&[][..], |connection| &connection.raw_head);
+        let raw = self.connection.as_ref().map_or(&self.raw_head, |connection| &connection.raw_head);
         parse_headers(raw).map_err(Error::response)
     }
 
@@ -76,7 +78,15 @@ impl Response {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         let mut piece = None;
         let more = self.next(|data| piece = Some(Bytes::copy_from_slice(data))).await?;
-        Ok(if more { piece } else { None })
+        if more {
+            return Ok(piece);
+        }
+        // Now rather than with the drop of this: others may want the connection.
+        if let Some(connection) = &mut self.connection {
+            self.raw_head = std::mem::take(&mut connection.raw_head);
+        }
+        self.put_back();
+        Ok(None)
     }
 
     /// The whole body.
@@ -138,18 +148,12 @@ impl Response {
 
     async fn next(&mut self, take: impl FnMut(&[u8])) -> Result<bool, Error> {
         let Some(connection) = &mut self.connection else { return Ok(false) };
-        match connection.next_data(take).await {
-            Ok(true) => Ok(true),
-            Ok(false) => {
-                self.put_back();
-                Ok(false)
-            }
-            Err(error) => {
-                // It is in no state to be read on.
-                self.connection = None;
-                Err(error)
-            }
+        let result = connection.next_data(take).await;
+        if result.is_err() {
+            // It is in no state to be read on.
+            self.connection = None;
         }
+        result
     }
 
     fn put_back(&mut self) {

@@ -34,6 +34,8 @@ pub(super) struct BufferPool {
     tail: u16,
     /// Buffers `0..lent` are in circulation: with the kernel, or with a `Chunk`.
     lent: u16,
+    /// Of those, filled and not given back yet, as far as completions have been seen.
+    filled: u16,
 }
 
 fn entries_layout() -> Layout {
@@ -55,7 +57,7 @@ impl BufferPool {
         let (Some(entries), Some(memory)) = (NonNull::new(entries), NonNull::new(memory)) else {
             handle_alloc_error(memory_layout());
         };
-        let mut pool = Self { entries: entries.cast(), memory, tail: 0, lent: 0 };
+        let mut pool = Self { entries: entries.cast(), memory, tail: 0, lent: 0, filled: 0 };
         // SAFETY: `entries` is page-aligned, zeroed, holds `CAPACITY` (a power of two) entries and
         // stays allocated until the pool is dropped, which is after the ring has been closed.
         unsafe {
@@ -93,9 +95,20 @@ impl BufferPool {
         true
     }
 
+    /// The kernel has filled a buffer.
+    pub(super) fn took(&mut self) {
+        self.filled += 1;
+    }
+
+    /// The kernel has buffers to fill, or has filled some whose completions are still to come.
+    pub(super) fn has_free(&self) -> bool {
+        self.filled < self.lent
+    }
+
     /// Gives a buffer back to the kernel.
     pub(super) fn recycle(&mut self, id: u16) {
         debug_assert!(id < self.lent, "buffer {id} was never lent out");
+        self.filled -= 1;
         self.offer(id);
         self.publish();
     }

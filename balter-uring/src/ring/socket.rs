@@ -113,6 +113,15 @@ impl Slot {
         *self = Self { generation, inbox, spare, ..Self::new() };
     }
 
+    /// What a receive of nothing means. The system tells of a reset once: a send that was told
+    /// leaves the receive with what looks like the peer's orderly end.
+    pub(super) fn ended(&self) -> Recv {
+        match self.sent {
+            Some(Err(libc::ECONNRESET)) => Recv::Failed(libc::ECONNRESET),
+            _ => Recv::Eof,
+        }
+    }
+
     pub(super) fn token(&self, kind: Kind, slot: u32) -> u64 {
         Token { kind, generation: self.generation, slot }.encode()
     }

@@ -132,8 +132,8 @@ impl fmt::Display for RunStatistics {
         if self.distorted {
             writeln!(
                 f,
-                "  DISTORTED: the generator's own lag (p99 {}) is more than a tenth of the response time reported (p99 {}); give it cores of its own or ask for less",
-                Time(self.lag.quantile(0.99)),
+                "  DISTORTED: the generator itself began transactions {} late (p99), too much for a response time of {} (p99); give it cores of its own or ask for less",
+                Time(self.lateness.quantile(0.99)),
                 Time(self.response.quantile(0.99)),
             )?;
         }

@@ -193,7 +193,7 @@ impl Server {
         // Again and again, since a stall may be prolonged while it is waited for.
         loop {
             let until = shared.stalled_until_ns.load(Ordering::Relaxed);
-            if until <= self.shard.now_coarse() {
+            if until <= self.shard.now() {
                 break;
             }
             self.wait_until(until).await;
@@ -206,7 +206,7 @@ impl Server {
     }
 
     async fn wait_until(&self, at_ns: u64) {
-        if at_ns > self.shard.now_coarse() {
+        if at_ns > self.shard.now() {
             SleepUntil::new(Rc::clone(&self.shard), at_ns).await;
         }
     }
