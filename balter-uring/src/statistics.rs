@@ -54,11 +54,13 @@ pub struct RunStatistics {
     /// End minus actual start: what the target took.
     pub service: Latencies,
     /// Actual minus intended start: how late transactions began. Part of it is this generator's
-    /// [`lateness`](Self::lateness), part waiting for an instance that the target kept busy.
+    /// own lateness, part waiting for an instance while the target kept all of them busy.
     pub lag: Latencies,
-    /// How late this generator began transactions for which an instance was waiting: the part of
-    /// the lag that is its own fault. Empty in a closed loop.
-    pub lateness: Latencies,
+    /// The response times without the generator's own lateness: as they would be if every
+    /// transaction had begun the moment it was due and an instance was waiting for it. The
+    /// difference to [`response`](Self::response) is what this generator has added. Empty in a
+    /// closed loop.
+    pub punctual: Latencies,
     /// The same for each `#[transaction]`, in the order of their names.
     pub transactions: Vec<TransactionStatistics>,
     /// Failures by class, only those that happened, most first.
@@ -71,9 +73,9 @@ pub struct RunStatistics {
     pub panic_message: Option<String>,
     /// What bounded the run. `None` if it was not load-tested at all.
     pub verdict: Option<Verdict>,
-    /// The generator was too slow for this rate, or its [`lateness`](Self::lateness) (99th
-    /// percentile) is more than a tenth of the response time reported: the latencies say more
-    /// about the generator than about the target.
+    /// The generator was too slow for this rate, or more than a tenth of the 99th percentile of
+    /// the response time is its own doing (see [`punctual`](Self::punctual)): the latencies say
+    /// too much about the generator.
     pub distorted: bool,
     /// Why the run could not start.
     #[cfg_attr(feature = "serde", serde(skip))]

@@ -263,12 +263,10 @@ fn fault(evidence: &Evidence, tolerated: u64) -> Option<Verdict> {
     }
 }
 
-/// Whether the generator's own lateness is more than a tenth of the response
-/// time it reports, both as 99th percentiles in nanoseconds: the report then
-/// says too much about the generator to be taken for the target.
-///
-/// Both times contain the wait for a free instance. With too few instances the
-/// answer is `true` as well, and rightly so.
+/// Whether the generator's own doing is more than a tenth of the response time that is reported,
+/// both as 99th percentiles. `added_ns` is the response time less what it would be had every
+/// transaction started the moment it was due and an instance was free: waiting for an instance
+/// while the target keeps all of them busy is no part of it.
 ///
 /// ```
 /// use balter_controllers::distorted;
@@ -277,8 +275,8 @@ fn fault(evidence: &Evidence, tolerated: u64) -> Option<Verdict> {
 /// assert!(distorted(100_001, 1_000_000));
 /// ```
 #[must_use]
-pub fn distorted(lag_p99_ns: u64, response_p99_ns: u64) -> bool {
-    lag_p99_ns as f64 > response_p99_ns as f64 * DISTORTING
+pub fn distorted(added_ns: u64, response_p99_ns: u64) -> bool {
+    added_ns as f64 > response_p99_ns as f64 * DISTORTING
 }
 
 impl fmt::Display for Verdict {

@@ -327,7 +327,10 @@ impl Run {
         if self.course > Course::Run || window.start_ns >= self.end_ns {
             return;
         }
-        self.instances = window.instances;
+        // The last window of a run is closed when its instances are gone.
+        if window.instances > 0 {
+            self.instances = window.instances;
+        }
         let limit = self.concurrency.update(&window).limit;
         let budgets = budgets(self.load, self.goal_tps, limit, self.shares.len());
         for (share, budget) in self.shares.iter().zip(budgets) {

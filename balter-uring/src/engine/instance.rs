@@ -171,8 +171,8 @@ impl Active {
         }
         let instance = &self.instance;
         instance.in_flight.set(instance.in_flight.get() - 1);
-        let Grant { intended, start } = self.grant;
-        instance.run.ended(self.meta, Times { intended, start, end: 0 }, outcome);
+        let Grant { intended, punctual, start } = self.grant;
+        instance.run.ended(self.meta, Times { intended, punctual, start, end: 0 }, outcome);
         if self.entry != NO_ENTRY {
             instance.run.unpend(self.entry);
             if instance.entry.get() == NO_ENTRY {

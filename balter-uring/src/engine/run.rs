@@ -94,6 +94,8 @@ const MAX_PANICS: u32 = 100;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grant {
     pub(crate) intended: u64,
+    /// See [`Times::punctual`].
+    pub(crate) punctual: u64,
     pub(crate) start: u64,
 }
 
@@ -469,9 +471,7 @@ impl ShardRun {
                     entry.state = EntryState::Idle;
                     drop(entries);
                     let start = self.shard.now();
-                    let late = start.saturating_sub(intended);
-                    self.window.borrow_mut().record_lateness(late);
-                    return Poll::Ready(self.started(intended, start));
+                    return Poll::Ready(self.started(intended, intended, start));
                 }
                 EntryState::Waiting => {
                     remember(&mut entry.waker, cx);
@@ -497,7 +497,7 @@ impl ShardRun {
             return Poll::Pending;
         }
         if !self.spec.open {
-            return Poll::Ready(self.started(now, now));
+            return Poll::Ready(self.started(now, now, now));
         }
         {
             let mut pacer = self.pacer.borrow_mut();
@@ -505,8 +505,7 @@ impl ShardRun {
             // Who waits comes first; then there is no permit left to take here.
             if let Some(intended) = pacer.take() {
                 drop(pacer);
-                self.window.borrow_mut().unwaited += 1;
-                return Poll::Ready(self.started(intended, now));
+                return Poll::Ready(self.started(intended, now, now));
             }
         }
         self.wait(instance, entry, cx);
@@ -514,10 +513,10 @@ impl ShardRun {
     }
 
     #[inline]
-    fn started(&self, intended: u64, start: u64) -> Grant {
+    fn started(&self, intended: u64, punctual: u64, start: u64) -> Grant {
         self.in_flight.set(self.in_flight.get() + 1);
         self.window.borrow_mut().started += 1;
-        Grant { intended, start }
+        Grant { intended, punctual, start }
     }
 
     fn wait(&self, instance: &Rc<Instance>, key: &mut u32, cx: &mut Context<'_>) {

@@ -40,7 +40,7 @@ pub(crate) struct Totals {
     panics: u64,
     panic_message: Option<String>,
     most_instances: u32,
-    lateness: Latencies,
+    punctual: Latencies,
 }
 
 impl Totals {
@@ -52,7 +52,7 @@ impl Totals {
             panics: 0,
             panic_message: None,
             most_instances: 0,
-            lateness: Latencies::default(),
+            punctual: Latencies::default(),
         }
     }
 
@@ -78,10 +78,9 @@ impl Totals {
             *sum += count;
         }
         self.panics += window.panics;
-        if let Some(lateness) = &window.lateness {
-            add(self.lateness.histogram_mut(), lateness);
+        if let Some(punctual) = &window.punctual {
+            add(self.punctual.histogram_mut(), punctual);
         }
-        self.lateness.histogram_mut().saturating_record_n(0, window.unwaited);
         if self.panic_message.is_none() {
             self.panic_message.clone_from(&window.panic);
         }
@@ -174,9 +173,13 @@ impl Totals {
             stopped: summary.stopped,
         };
         let verdict = judge(&evidence);
-        let late_p99_ns = self.lateness.quantile(0.99).as_nanos() as u64;
+        // In a closed loop nothing is due, so nothing can be late.
+        let added = match summary.open {
+            true => response_p99.saturating_sub(self.punctual.quantile(0.99)),
+            false => Duration::ZERO,
+        };
         let distorted = matches!(verdict, Verdict::Generator { .. })
-            || distorted(late_p99_ns, evidence.response_p99_ns);
+            || distorted(added.as_nanos() as u64, evidence.response_p99_ns);
         let elapsed = Duration::from_nanos(summary.elapsed_ns);
         RunStatistics {
             scenario: summary.name.to_owned(),
@@ -195,7 +198,7 @@ impl Totals {
             elapsed,
             counts,
             distorted,
-            lateness: self.lateness,
+            punctual: self.punctual,
             response,
             service,
             lag,

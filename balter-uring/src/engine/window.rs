@@ -26,10 +26,13 @@ pub(crate) enum Outcome {
     Cancelled,
 }
 
-/// The three times that a transaction is measured by, in nanoseconds of the shard's clock.
+/// The times that a transaction is measured by, in nanoseconds of the shard's clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     pub(crate) intended: u64,
+    /// When a shard that is never late would have started it: when it was due and an instance was
+    /// there to start it.
+    pub(crate) punctual: u64,
     pub(crate) start: u64,
     pub(crate) end: u64,
 }
@@ -105,19 +108,16 @@ pub(crate) struct ShardWindow {
     pub(crate) panics: u64,
     /// The message of the first of them.
     pub(crate) panic: Option<String>,
-    /// How late transactions started that an instance was waiting for: the generator's own part of
-    /// the lag. The rest is waiting for an instance, which the target keeps.
-    /// `None` only while a window is emptied.
-    pub(crate) lateness: Option<Histogram<u64>>,
-    /// Transactions that had to wait for an instance, and were started as soon as one was free.
-    pub(crate) unwaited: u64,
+    /// Response times as they would be if the shard had never been late for an instance that was
+    /// waiting. Open loop only; `None` elsewhere, and while a window is emptied.
+    pub(crate) punctual: Option<Histogram<u64>>,
     /// The run on this shard is over.
     pub(crate) last: bool,
 }
 
 impl ShardWindow {
     pub(crate) fn new() -> Self {
-        Self { lateness: Some(histogram()), ..Self::default() }
+        Self::default()
     }
 
     /// Empties it for the next use, without giving up memory.
@@ -126,13 +126,13 @@ impl ShardWindow {
         for window in transactions.iter_mut().flatten() {
             window.reset();
         }
-        let mut lateness = self.lateness.take();
-        if let Some(lateness) = &mut lateness
-            && !lateness.is_empty()
+        let mut punctual = self.punctual.take();
+        if let Some(punctual) = &mut punctual
+            && !punctual.is_empty()
         {
-            lateness.reset();
+            punctual.reset();
         }
-        *self = Self { transactions, lateness, ..Self::default() };
+        *self = Self { transactions, punctual, ..Self::default() };
     }
 
     pub(crate) fn succeeded(&self) -> u64 {
@@ -149,14 +149,6 @@ impl ShardWindow {
 
     pub(crate) fn transactions(&self) -> impl Iterator<Item = &TransactionWindow> {
         self.transactions.iter().flatten().map(|window| &**window)
-    }
-
-    /// Counts one transaction that an instance was waiting for, and that started so late.
-    #[inline]
-    pub(crate) fn record_lateness(&mut self, late_ns: u64) {
-        if let Some(lateness) = &mut self.lateness {
-            lateness.saturating_record(late_ns);
-        }
     }
 
     /// Counts one ended transaction. Plain integers of this shard alone: nothing here is shared.
@@ -191,6 +183,11 @@ impl ShardWindow {
         if let Some(open) = &mut window.open {
             open.response.saturating_record(times.end.saturating_sub(times.intended));
             open.lag.saturating_record(times.start.saturating_sub(times.intended));
+            // The wait for an instance is the target's doing and stays; what the shard added to
+            // it goes.
+            let late = times.start.saturating_sub(times.punctual);
+            let punctual = times.end.saturating_sub(times.intended.saturating_add(late));
+            self.punctual.get_or_insert_with(histogram).saturating_record(punctual);
         }
     }
 
@@ -212,7 +209,7 @@ mod tests {
     #[test]
     fn a_window_tells_the_three_times_apart() {
         let mut window = ShardWindow::new();
-        let times = Times { intended: 1_000, start: 5_000, end: 25_000 };
+        let times = Times { intended: 1_000, punctual: 1_000, start: 5_000, end: 25_000 };
         window.record(&META, true, times, Outcome::Succeeded);
         let recorded = window.transactions().next().expect("one name");
         let open = recorded.open.as_ref().expect("an open loop");
@@ -224,7 +221,7 @@ mod tests {
     #[test]
     fn a_value_beyond_the_range_is_counted_all_the_same() {
         let mut window = ShardWindow::new();
-        let times = Times { intended: 0, start: 0, end: u64::MAX };
+        let times = Times { intended: 0, punctual: 0, start: 0, end: u64::MAX };
         window.record(&META, false, times, Outcome::Failed(FailureClass::Timeout));
         let recorded = window.transactions().next().expect("one name");
         assert_eq!(recorded.service.len(), 1);
@@ -234,7 +231,7 @@ mod tests {
     #[test]
     fn a_cancelled_transaction_has_no_latency() {
         let mut window = ShardWindow::new();
-        let times = Times { intended: 0, start: 0, end: 9 };
+        let times = Times { intended: 0, punctual: 0, start: 0, end: 9 };
         window.record(&META, true, times, Outcome::Cancelled);
         assert_eq!(window.cancelled(), 1);
         assert_eq!(window.transactions().next().expect("one name").service.len(), 0);
@@ -243,7 +240,7 @@ mod tests {
     #[test]
     fn an_emptied_window_keeps_its_histograms() {
         let mut window = ShardWindow::new();
-        let times = Times { intended: 0, start: 0, end: 9 };
+        let times = Times { intended: 0, punctual: 0, start: 0, end: 9 };
         window.record(&META, true, times, Outcome::Succeeded);
         window.reset();
         assert_eq!((window.succeeded(), window.transactions().count()), (0, 1));

@@ -132,9 +132,9 @@ impl fmt::Display for RunStatistics {
         if self.distorted {
             writeln!(
                 f,
-                "  DISTORTED: the generator itself began transactions {} late (p99), too much for a response time of {} (p99); give it cores of its own or ask for less",
-                Time(self.lateness.quantile(0.99)),
+                "  DISTORTED: of the response time of {} (p99) the generator itself is to blame for {}; give it cores of its own or ask for less",
                 Time(self.response.quantile(0.99)),
+                Time(self.response.quantile(0.99).saturating_sub(self.punctual.quantile(0.99))),
             )?;
         }
         Ok(())
