@@ -183,7 +183,7 @@ fn ours(scenario: Scenario, length: Duration) -> Stretch {
     let before = cpu::of_shard(generator);
     let statistics = block_on(scenario.cores([generator]).duration(length).run())
         .expect("the machine allows a run");
-    let used = cpu::of_shard(generator) - before;
+    let used = cpu::of_shard(generator).since(before);
     check(&statistics);
     Stretch { count: statistics.counts.completed(), elapsed: statistics.elapsed, used }
 }

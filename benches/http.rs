@@ -112,8 +112,9 @@ impl Contender {
 #[derive(Clone, Copy, Debug)]
 struct Measured {
     stretch: Stretch,
-    /// Share of the time in which the generator had something to do. Ours spins while it waits
-    /// and says itself what of that was work; the others sleep, and their running is work.
+    /// Share of the time that it had a core in which the generator had something to do. Ours spins
+    /// while it waits, and says itself what of that was work; the others sleep, and all of their
+    /// running is work.
     busy: f64,
 }
 
@@ -124,7 +125,7 @@ impl Measured {
 
     /// Microseconds of work on the generator's core for each request.
     fn cost(&self) -> f64 {
-        self.busy / self.rate() * 1e6
+        self.busy * (1.0 - self.stretch.held_up()) / self.rate() * 1e6
     }
 }
 
@@ -208,6 +209,7 @@ fn requests(plan: &Plan, asked: &Asked<'_>, whom: &str, connections: usize, has_
         ]);
     }
     table.print();
+    tell_held_up(&measured);
     if Series::new(ours.iter().map(|measured| measured.busy)).median() < BOUND {
         println!("  ours waited for the target, whose core is the slower of the two here");
     }
@@ -220,6 +222,7 @@ fn bodies(plan: &Plan, has_wrk: bool) {
     if has_wrk {
         contenders.push(Contender::Wrk);
     }
+    let mut all = Vec::new();
     let mut table = Table::new(
         "GET of large bodies, keep-alive, 64 connections",
         &[
@@ -258,8 +261,19 @@ fn bodies(plan: &Plan, has_wrk: bool) {
                 claim,
             ]);
         }
+        all.extend(measured);
     }
     table.print();
+    tell_held_up(&all);
+}
+
+/// Says when the machine was not quiet enough for what it measured.
+fn tell_held_up(measured: &[Vec<Measured>]) {
+    let held_up = measured.iter().flatten().map(|measured| measured.stretch.held_up());
+    let most = held_up.fold(0.0, f64::max);
+    if most > 0.03 {
+        println!("  others had the generator's core for up to {:.0} % of the time", most * 100.0);
+    }
 }
 
 /// Ours against another, above 1 where ours is better.
@@ -317,7 +331,8 @@ fn measure(
             let statistics = statistics.expect("the machine allows a run");
             let counts = &statistics.counts;
             assert!(counts.add_up() && counts.failed == 0, "{counts:?} {:?}", statistics.failures);
-            (stretch, statistics.shards[0].busy, Some(counts.succeeded))
+            assert!(!statistics.shards[0].lost, "the shard stands still: {:?}", statistics.verdict);
+            (stretch, stretch.share() * statistics.shards[0].busy, Some(counts.succeeded))
         }
         Contender::Floor => {
             let response_len = response_len(address);
@@ -360,7 +375,8 @@ fn measure(
         // request that asks how long an answer is.
         let served = served() - before;
         let between = counted..=counted + connections as u64 + 1;
-        assert!(between.contains(&served), "{counted} counted, {served} served");
+        let name = contender.name();
+        assert!(between.contains(&served), "{name}: {counted} counted, {served} served");
     }
     Measured { stretch, busy: busy.min(1.0) }
 }

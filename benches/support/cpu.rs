@@ -44,8 +44,26 @@ pub(crate) fn on_core<T: Send + 'static>(
     std::thread::Builder::new().name(name.to_owned()).spawn(pinned).expect("a thread starts")
 }
 
-/// Time that the living threads of this process whose names begin so have run.
-pub(crate) fn of_threads(name: &str) -> Duration {
+/// What threads have had of a core.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Used {
+    /// Time on a core.
+    pub(crate) ran: Duration,
+    /// Time in which they could have run, while others had the core.
+    pub(crate) waited: Duration,
+}
+
+impl Used {
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            ran: self.ran.saturating_sub(before.ran),
+            waited: self.waited.saturating_sub(before.waited),
+        }
+    }
+}
+
+/// What the living threads of this process whose names begin so have used.
+pub(crate) fn of_threads(name: &str) -> Used {
     // The kernel keeps 15 bytes of a name.
     let name = &name[..name.len().min(15)];
     sum("/proc/self/task".as_ref(), |task| {
@@ -53,28 +71,36 @@ pub(crate) fn of_threads(name: &str) -> Duration {
     })
 }
 
-/// Time that the shard of a core has run.
-pub(crate) fn of_shard(core: usize) -> Duration {
+/// What the shard of a core has used.
+pub(crate) fn of_shard(core: usize) -> Used {
     // The executor adds a number of its own to the name.
     of_threads(&format!("balter-shard-{core}-"))
 }
 
-/// Time that the living threads of another process have run.
-pub(crate) fn of_process(pid: u32) -> Duration {
+/// What the living threads of another process have used.
+pub(crate) fn of_process(pid: u32) -> Used {
     sum(format!("/proc/{pid}/task").as_ref(), |_| true)
 }
 
-fn sum(tasks: &Path, counts: impl Fn(&Path) -> bool) -> Duration {
-    let Ok(tasks) = fs::read_dir(tasks) else { return Duration::ZERO };
+fn sum(tasks: &Path, counts: impl Fn(&Path) -> bool) -> Used {
+    let mut sum = Used::default();
+    let Ok(tasks) = fs::read_dir(tasks) else { return sum };
     // A thread that ends meanwhile is no longer there to be read.
-    let tasks = tasks.flatten().map(|task| task.path()).filter(|task| counts(task));
-    tasks.filter_map(|task| run_time(&task.join("schedstat"))).sum()
+    for task in tasks.flatten().map(|task| task.path()).filter(|task| counts(task)) {
+        if let Some(used) = used_by(&task.join("schedstat")) {
+            sum.ran += used.ran;
+            sum.waited += used.waited;
+        }
+    }
+    sum
 }
 
-/// The first number of a `schedstat` is the time on a core, in nanoseconds.
-fn run_time(schedstat: &Path) -> Option<Duration> {
+/// A `schedstat` begins with the times on a core and in its queue, in nanoseconds.
+fn used_by(schedstat: &Path) -> Option<Used> {
     let text = fs::read_to_string(schedstat).ok()?;
-    text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+    let mut numbers = text.split_whitespace().map_while(|number| number.parse().ok());
+    let (ran, waited) = (numbers.next()?, numbers.next()?);
+    Some(Used { ran: Duration::from_nanos(ran), waited: Duration::from_nanos(waited) })
 }
 
 /// Memory of this process that is in use now, in bytes.
@@ -90,7 +116,7 @@ pub(crate) fn resident() -> u64 {
 pub(crate) struct Stretch {
     pub(crate) count: u64,
     pub(crate) elapsed: Duration,
-    pub(crate) used: Duration,
+    pub(crate) used: Used,
 }
 
 impl Stretch {
@@ -100,12 +126,20 @@ impl Stretch {
 
     /// Time of the generator's core for each that was counted, in nanoseconds.
     pub(crate) fn used_ns_each(&self) -> f64 {
-        self.used.as_nanos() as f64 / self.count.max(1) as f64
+        self.used.ran.as_nanos() as f64 / self.count.max(1) as f64
     }
 
-    /// Share of the time in which the generator's threads ran, spinning included.
+    /// Share of the time in which the generator's threads could run that they ran, spinning
+    /// included.
     pub(crate) fn share(&self) -> f64 {
-        self.used.as_secs_f64() / self.elapsed.as_secs_f64()
+        let could = self.elapsed.saturating_sub(self.used.waited);
+        (self.used.ran.as_secs_f64() / could.as_secs_f64()).min(1.0)
+    }
+
+    /// Share of the time in which others kept the generator from its core. Where it is more than a
+    /// few hundredths, figures say more about the machine than about a contender.
+    pub(crate) fn held_up(&self) -> f64 {
+        self.used.waited.as_secs_f64() / self.elapsed.as_secs_f64()
     }
 }
 
@@ -115,11 +149,11 @@ pub(crate) fn watch(
     warm_up: Duration,
     length: Duration,
     count: impl Fn() -> u64,
-    used: impl Fn() -> Duration,
+    used: impl Fn() -> Used,
 ) -> Stretch {
     std::thread::sleep(warm_up);
     let (begun, count_before, used_before) = (Instant::now(), count(), used());
     std::thread::sleep(length);
     let (elapsed, count, used) = (begun.elapsed(), count(), used());
-    Stretch { count: count - count_before, elapsed, used: used.saturating_sub(used_before) }
+    Stretch { count: count - count_before, elapsed, used: used.since(used_before) }
 }

@@ -177,7 +177,7 @@ pub(crate) struct Wrk {
 }
 
 impl Wrk {
-    pub(crate) fn used(&self) -> Duration {
+    pub(crate) fn used(&self) -> cpu::Used {
         cpu::of_process(self.child.id())
     }
 }

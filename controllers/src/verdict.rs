@@ -227,15 +227,16 @@ pub fn judge(evidence: &Evidence) -> Verdict {
         return verdict;
     }
     let Evidence { busy, lag_p99_ns, response_p99_ns, saturation, max_instances, .. } = *evidence;
+    // Before the limit: more instances are of no use to a shard without time for them.
+    let late = lag_p99_ns >= LATE_NS || distorted(lag_p99_ns, response_p99_ns);
+    if busy >= BUSY && late {
+        return Verdict::Generator { busy, lag_p99_ns, achieved_tps };
+    }
     // At the limit with a saturation found below it, more instances would not
     // have helped: that is the target's doing.
     let at_limit = max_instances > 0 && evidence.instances >= max_instances;
     if at_limit && saturation.is_none() {
         return Verdict::ConcurrencyLimit { max_instances, goal_tps, achieved_tps };
-    }
-    let late = lag_p99_ns >= LATE_NS || distorted(lag_p99_ns, response_p99_ns);
-    if busy >= BUSY && late {
-        return Verdict::Generator { busy, lag_p99_ns, achieved_tps };
     }
     // A stop leaves permits and transactions unfinished; only missed permits or
     // a measured saturation show that the target was behind before.

@@ -45,13 +45,13 @@ fn blame_goes_from_the_plainest_fault_to_the_target() {
     evidence.memory = 0;
     assert_eq!(judge(&evidence), Verdict::Panics { panics: 4 });
     evidence.panics = 0;
+    let generator = Verdict::Generator { busy: 0.95, lag_p99_ns: 5_000_000, achieved_tps: 50.0 };
+    assert_eq!(judge(&evidence), generator);
+    evidence.busy = 0.5;
     let limit =
         Verdict::ConcurrencyLimit { max_instances: 1_000, goal_tps: 100, achieved_tps: 50.0 };
     assert_eq!(judge(&evidence), limit);
     evidence.instances = 999;
-    let generator = Verdict::Generator { busy: 0.95, lag_p99_ns: 5_000_000, achieved_tps: 50.0 };
-    assert_eq!(judge(&evidence), generator);
-    evidence.busy = 0.5;
     evidence.saturation = saturation;
     let target = Verdict::Target {
         goal_tps: 100,

@@ -36,6 +36,10 @@ const REPORTS: usize = 1024;
 /// blocks its thread.
 const PATIENCE_NS: u64 = 5_000_000_000;
 
+/// An aggregator that was away for so long (a callback of the user's kept it, or a suspended
+/// machine) has heard of nobody meanwhile, and blames nobody for it.
+const ABSENT_NS: u64 = 1_000_000_000;
+
 /// Response time for which instances may be started before the first window has come, as a share
 /// of a second: at this rate times 10 ms.
 const ASSUMED_PER_SECOND: u32 = 100;
@@ -85,12 +89,18 @@ struct Aggregator {
     reporter: Sender<Report>,
     runs: Vec<Run>,
     next_id: u64,
+    last_turn_ns: u64,
+    /// When the aggregator last came back from being kept away.
+    back_ns: u64,
 }
 
 impl Aggregator {
     fn new(control: Receiver<Control>) -> Self {
         let (reporter, reports) = bounded(REPORTS);
-        Self { clock: Clock::get(), control, reports, reporter, runs: Vec::new(), next_id: 1 }
+        let clock = Clock::get();
+        let last_turn_ns = clock.now();
+        let runs = Vec::new();
+        Self { clock, control, reports, reporter, runs, next_id: 1, last_turn_ns, back_ns: 0 }
     }
 
     fn work(mut self) {
@@ -107,8 +117,12 @@ impl Aggregator {
                 default(wait) => {}
             }
             let now = self.clock.now();
+            if now.saturating_sub(self.last_turn_ns) > ABSENT_NS {
+                self.back_ns = now;
+            }
+            self.last_turn_ns = now;
             for run in &mut self.runs {
-                run.watch(now);
+                run.watch(now, self.back_ns);
             }
             let mut index = 0;
             while index < self.runs.len() {
@@ -134,6 +148,10 @@ impl Aggregator {
         match control {
             Control::Start(start) => self.start(*start),
             Control::ShardLost { core } => {
+                // What it had sent before its end counts, and comes first.
+                while let Ok(report) = self.reports.try_recv() {
+                    self.merge(report);
+                }
                 for run in &mut self.runs {
                     run.lose(core);
                 }
@@ -177,6 +195,8 @@ struct Share {
     shard: ShardHandle,
     slot: Arc<BudgetSlot>,
     returned: Sender<Box<ShardWindow>>,
+    /// Instances at the end of its last window but those of the drain, when they leave.
+    instances: u32,
     /// Has reported for the current tick.
     reported: bool,
     over: bool,
@@ -200,8 +220,6 @@ struct Run {
     /// The windows of the current tick, merged.
     tick: Window,
     last_tick_ns: u64,
-    /// Instances in the last window before the end.
-    instances: u32,
     course: Course,
     stopped_ns: Option<u64>,
     interrupted: bool,
@@ -255,7 +273,7 @@ impl Run {
                 reports: reports.clone(),
                 returned: windows,
             }));
-            shares.push(Share { shard, slot, returned, reported: false, over: !sent });
+            shares.push(Share { shard, slot, returned, instances: 0, reported: false, over: !sent });
         }
         let listening = config.interruptible.then(Listening::new);
         Self {
@@ -274,7 +292,6 @@ impl Run {
             totals,
             tick: Window::default(),
             last_tick_ns: start_ns,
-            instances: 0,
             course: Course::Run,
             stopped_ns: None,
             interrupted: false,
@@ -286,6 +303,10 @@ impl Run {
     }
 
     fn merge(&mut self, report: Report) {
+        if self.shares[report.part as usize].over {
+            // Of a shard that was given up and has come back: its part is closed.
+            return;
+        }
         if !self.aggregator_delay.is_zero() {
             std::thread::sleep(self.aggregator_delay);
         }
@@ -296,6 +317,9 @@ impl Run {
         self.tick.merge(&for_controllers(&window));
         let share = &mut self.shares[part];
         share.reported = true;
+        if window.start_ns < self.end_ns && window.instances > 0 {
+            share.instances = window.instances;
+        }
         if window.last {
             share.over = true;
             // Its instances have given up before the end, and so will those of the others.
@@ -327,10 +351,6 @@ impl Run {
         if self.course > Course::Run || window.start_ns >= self.end_ns {
             return;
         }
-        // The last window of a run is closed when its instances are gone.
-        if window.instances > 0 {
-            self.instances = window.instances;
-        }
         let limit = self.concurrency.update(&window).limit;
         let budgets = budgets(self.load, self.goal_tps, limit, self.shares.len());
         for (share, budget) in self.shares.iter().zip(budgets) {
@@ -339,7 +359,7 @@ impl Run {
     }
 
     /// What has to be noticed without a window.
-    fn watch(&mut self, now: u64) {
+    fn watch(&mut self, now: u64, back_ns: u64) {
         if self.interest.strong_count() == 0 && self.course < Course::Stop {
             // Nobody waits for the statistics any more.
             self.raise(Course::Stop, now);
@@ -351,7 +371,8 @@ impl Run {
             self.last_tick_ns = now;
         }
         let should_have_ended = self.stopped_ns.unwrap_or(self.end_ns).max(self.start_ns);
-        let deadline = should_have_ended.saturating_add(self.grace_ns + PATIENCE_NS);
+        let deadline = should_have_ended.saturating_add(self.grace_ns).max(back_ns);
+        let deadline = deadline.saturating_add(PATIENCE_NS);
         if now > deadline {
             for part in 0..self.shares.len() {
                 self.lose_part(part);
@@ -405,7 +426,7 @@ impl Run {
             open: matches!(self.load, Load::Rate(_)),
             goal_tps: self.goal_tps,
             elapsed_ns: end_ns - self.start_ns,
-            instances: self.instances,
+            instances: self.shares.iter().map(|share| share.instances).sum(),
             max_instances: match self.load {
                 Load::Instances(_) => 0,
                 _ => self.max_concurrency,
@@ -413,7 +434,10 @@ impl Run {
             saturation: self.concurrency.saturation(),
             stopped: self.stopped_ns.is_some(),
         });
-        debug_assert!(statistics.counts.add_up(), "{:?}", statistics.counts);
+        if !statistics.counts.add_up() {
+            // Said rather than asserted: this thread leads all runs.
+            tracing::error!(scenario = self.name, counts = ?statistics.counts, "counts do not add up");
+        }
         if statistics.tps_limited {
             tracing::warn!(
                 scenario = self.name,

@@ -439,6 +439,10 @@ impl ShardRun {
         future: Option<Pin<Box<dyn Future<Output = ()>>>>,
     ) {
         let instance = Instance::new(Rc::clone(self), role);
+        if matches!(self.phase.get(), Phase::Ending | Phase::Reporting | Phase::Done) {
+            // A drop at the end of the run started it: it comes too late to do anything.
+            instance.kill();
+        }
         let key = self.tasks.borrow_mut().insert(Rc::clone(&instance));
         if role == Role::Scenario {
             self.instances.set(self.instances.get() + 1);

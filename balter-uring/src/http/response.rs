@@ -55,7 +55,8 @@ impl Response {
     /// # Errors
     /// Never for an answer whose head was accepted; the type is the parser's.
     pub fn headers(&self) -> Result<HeaderMap, Error> {
-        let raw = self.connection.as_ref().map_or(&self.raw_head, |connection| &connection.raw_head);
+        let raw =
+            self.connection.as_ref().map_or(&self.raw_head, |connection| &connection.raw_head);
         parse_headers(raw).map_err(Error::response)
     }
 

@@ -128,7 +128,13 @@ fn pair(ring: &Rc<Ring>, listener: &TcpListener) -> (Socket, TcpStream) {
 }
 
 /// Writes as much of a stream as goes without waiting, up to `limit`; answers how much.
-fn write_some(pattern: &Pattern, peer: &mut TcpStream, stream: u64, from: usize, limit: usize) -> usize {
+fn write_some(
+    pattern: &Pattern,
+    peer: &mut TcpStream,
+    stream: u64,
+    from: usize,
+    limit: usize,
+) -> usize {
     let mut written = 0;
     while written < limit {
         match peer.write(pattern.at(stream, from + written, (limit - written).min(PERIOD))) {
@@ -499,7 +505,11 @@ fn a_large_send_is_whole_however_slowly_it_is_read() {
     socket2::SockRef::from(&peer).set_recv_buffer_size(32 << 10).expect("it is open");
     for round in 0..4 {
         let mut bytes = socket.reclaim();
-        assert_eq!((bytes.len(), bytes.capacity() >= SIZE), (0, round > 0), "the allocation serves again");
+        assert_eq!(
+            (bytes.len(), bytes.capacity() >= SIZE),
+            (0, round > 0),
+            "the allocation serves again"
+        );
         bytes.extend_from_slice(pattern.at(3, round * SIZE, SIZE));
         socket.send(SendBuf::Owned(bytes));
         assert!(socket.is_sending());
@@ -549,7 +559,8 @@ fn a_reset_that_a_send_was_told_of_is_a_reset_to_the_receive() {
         pump(&ring, |cx| socket.poll_sent(cx)).expect_err("the peer has reset the connection");
         let mut last = Ok(None);
         for _ in 0..2 {
-            last = pump(&ring, |cx| socket.poll_recv(cx)).map(|chunk| chunk.map(|chunk| chunk.len()));
+            last =
+                pump(&ring, |cx| socket.poll_recv(cx)).map(|chunk| chunk.map(|chunk| chunk.len()));
             if !matches!(last, Ok(Some(_))) {
                 break;
             }

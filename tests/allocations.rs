@@ -1,0 +1,95 @@
+//! A transaction in the steady state allocates nothing.
+//!
+//! The counter is the whole process's: what the aggregator needs for a window is in it, what
+//! glommio needs for a pass of its reactor, and the target's side of each request. None of it
+//! depends on how many transactions there are, so a run of next to none is what the others are
+//! compared with. One test, since another beside it would count too.
+
+#[path = "support/lib.rs"]
+mod support;
+
+use std::alloc::System;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use balter_uring::prelude::*;
+use balter_uring::target::Target;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use support::{assert_adds_up, until, wait};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+static DONE: AtomicU64 = AtomicU64::new(0);
+
+fn allocations() -> u64 {
+    let stats = ALLOCATOR.stats();
+    (stats.allocations + stats.reallocations) as u64
+}
+
+/// Lets a run warm up, then counts for 700 ms. Answers allocations and transactions.
+fn measure(run: Scenario) -> (u64, u64) {
+    DONE.store(0, Ordering::SeqCst);
+    let running = std::thread::spawn(move || wait(run.duration(Duration::from_secs(2))));
+    until("it has begun", || DONE.load(Ordering::Relaxed) > 0);
+    std::thread::sleep(Duration::from_millis(700));
+    let (allocated, done) = (allocations(), DONE.load(Ordering::Relaxed));
+    std::thread::sleep(Duration::from_millis(700));
+    let allocated = allocations() - allocated;
+    let done = DONE.load(Ordering::Relaxed) - done;
+    let statistics = running.join().expect("the run ends");
+    assert_adds_up(&statistics);
+    assert_eq!(statistics.counts.failed, 0, "{statistics}");
+    (allocated, done)
+}
+
+#[transaction]
+async fn nothing() {
+    // One writer a run, on one shard.
+    DONE.store(DONE.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+#[scenario]
+async fn busy() {
+    loop {
+        nothing().await;
+    }
+}
+
+#[scenario]
+async fn counting_visitor(url: String) {
+    let request = balter_uring::http::Client::new().get(&url).prepare().expect("a valid URL");
+    loop {
+        if support::fetch(&request).await.is_ok() {
+            DONE.store(DONE.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn no_transaction_allocates() {
+    let (idle, _) = measure(busy().tps(10).cores([0]));
+    println!("next to nothing: {idle} allocations");
+    let check = |what: &str, make: &dyn Fn() -> Scenario| {
+        // On a machine that is busy with other things, again.
+        for _ in 0..5 {
+            let (allocated, done) = measure(make());
+            println!("{what}: {allocated} allocations in {done} transactions");
+            // What does not depend on them is twice that of one shard where a target has another.
+            let bound = 2 * idle + done / 4;
+            assert!(
+                allocated <= bound,
+                "{what}: {allocated} allocations for {done} transactions, {idle} for none"
+            );
+            // One for each would have been seen.
+            if done > bound {
+                return;
+            }
+        }
+        panic!("{what}: too few transactions to tell");
+    };
+    check("a closed loop", &|| busy().concurrency(4).cores([0]));
+    check("an open loop", &|| busy().tps(50_000).cores([0]));
+    let target = Target::start().expect("a target");
+    check("requests, closed", &|| counting_visitor(target.url()).concurrency(32));
+    check("requests, open", &|| counting_visitor(target.url()).tps(25_000));
+}
