@@ -280,8 +280,9 @@ fn tell_held_up(measured: &[Vec<Measured>]) {
 struct Comparison {
     by_rate: f64,
     by_cost: f64,
-    /// Neither waited for the target, so that the rates are theirs.
-    generator_bound: bool,
+    /// Did not wait for the target, so that the rate is its own.
+    ours_bound: bool,
+    theirs_bound: bool,
 }
 
 impl Comparison {
@@ -295,13 +296,15 @@ impl Comparison {
         Self {
             by_rate: ratios(&each(Measured::rate, ours), &each(Measured::rate, theirs)).median(),
             by_cost: ratios(&each(Measured::cost, theirs), &each(Measured::cost, ours)).median(),
-            generator_bound: busy(ours) >= BOUND && busy(theirs) >= BOUND,
+            ours_bound: busy(ours) >= BOUND,
+            theirs_bound: busy(theirs) >= BOUND,
         }
     }
 
     fn judge(&self, (claim, unit): (Claim, &str)) -> String {
-        // What is reached although the target was the slower holds all the more without that.
-        if self.generator_bound || claim.holds(self.by_rate) {
+        // What ours reaches although it waited for the target holds all the more without that; a
+        // peer that waited is not beaten by its rate.
+        if self.theirs_bound && (self.ours_bound || claim.holds(self.by_rate)) {
             claim.judge(unit, self.by_rate)
         } else {
             format!("{} (by cost)", claim.judge(unit, self.by_cost))

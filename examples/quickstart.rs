@@ -54,20 +54,20 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         match name.as_str() {
             "--target" => options.target = Some(value),
             "--tps" => {
-                options.tps = value
-                    .parse()
-                    .ok()
-                    .filter(|&tps| tps > 0)
-                    .ok_or_else(|| format!("--tps wants a whole number above 0, not `{value}`"))?;
+                options.tps =
+                    value.parse().ok().filter(|&tps| tps > 0).ok_or_else(|| {
+                        format!("--tps wants a whole number above 0, not `{value}`")
+                    })?;
             }
             "--seconds" => {
-                options.seconds = value
-                    .parse()
-                    .ok()
-                    .filter(|seconds| (0.0..1e9).contains(seconds))
-                    .ok_or_else(|| format!("--seconds wants a number of seconds, not `{value}`"))?;
+                options.seconds =
+                    value.parse().ok().filter(|seconds| (0.0..1e9).contains(seconds)).ok_or_else(
+                        || format!("--seconds wants a number of seconds, not `{value}`"),
+                    )?;
             }
-            _ => return Err(format!("`{name}` is unknown; there are --target, --tps and --seconds")),
+            _ => {
+                return Err(format!("`{name}` is unknown; there are --target, --tps and --seconds"));
+            }
         }
     }
     Ok(options)
@@ -103,7 +103,8 @@ fn run(options: Options) -> Result<(), String> {
                 progress.missed,
             );
         });
-    let statistics = futures_lite::future::block_on(run.run()).map_err(|error| error.to_string())?;
+    let statistics =
+        futures_lite::future::block_on(run.run()).map_err(|error| error.to_string())?;
     println!("\n{statistics}");
     if let Some(target) = own {
         println!("  the target answered {} requests", target.served());

@@ -90,6 +90,6 @@ fn no_transaction_allocates() {
     check("a closed loop", &|| busy().concurrency(4).cores([0]));
     check("an open loop", &|| busy().tps(50_000).cores([0]));
     let target = Target::start().expect("a target");
-    check("requests, closed", &|| counting_visitor(target.url()).concurrency(32));
+    check("requests, closed", &|| counting_visitor(target.url()).concurrency(512));
     check("requests, open", &|| counting_visitor(target.url()).tps(25_000));
 }

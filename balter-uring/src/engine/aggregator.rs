@@ -273,7 +273,14 @@ impl Run {
                 reports: reports.clone(),
                 returned: windows,
             }));
-            shares.push(Share { shard, slot, returned, instances: 0, reported: false, over: !sent });
+            shares.push(Share {
+                shard,
+                slot,
+                returned,
+                instances: 0,
+                reported: false,
+                over: !sent,
+            });
         }
         let listening = config.interruptible.then(Listening::new);
         Self {

@@ -28,8 +28,7 @@ const WAKE_EARLY_NS: u64 = 60_000;
 /// answer that comes soon is then seen at once.
 const SPIN_FOR_ANSWER_NS: u64 = 100_000;
 
-/// Longest wait in the kernel while a run is on. Wakes from other threads, which glommio learns of
-/// in its own reactor, are late by this at most.
+/// Longest wait in the kernel while a run is on, so that the stop of a run is seen soon.
 const LONGEST_WAIT_NS: u64 = 1_000_000;
 
 /// Longest wait of an idle shard. Commands end it at once.
@@ -176,8 +175,6 @@ pub(crate) async fn main(
     });
     ring::set_current(Some(ring));
     CURRENT.with(|current| *current.borrow_mut() = Some(Rc::clone(&shard)));
-    // The first sleep of a process with several threads takes glommio 30 to 80 ms (membarrier);
-    // yielding often and never sleeping in it, the shard does not meet it.
     if ready.send(Ok(handle)).is_ok() {
         drive(&shard, &commands).await;
     }
