@@ -66,7 +66,9 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
                     )?;
             }
             _ => {
-                return Err(format!("`{name}` is unknown; there are --target, --tps and --seconds"));
+                return Err(format!(
+                    "`{name}` is unknown; there are --target, --tps and --seconds"
+                ));
             }
         }
     }
