@@ -52,6 +52,10 @@ fn twice_ends_it_at_once() {
     std::thread::sleep(Duration::from_millis(500));
     child.interrupt();
     let begun = Instant::now();
+    // On a machine that is too busy to tell the first two apart, once more.
+    while !child.ends_within(Duration::from_secs(5)) && begun.elapsed() < Duration::from_secs(15) {
+        child.interrupt();
+    }
     let ended = child.end();
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     ended.assert_success();

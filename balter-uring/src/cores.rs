@@ -1,16 +1,21 @@
 //! Which cores the shards may have.
 
+use std::env::{VarError, var};
+
+use rustix::process::getpid;
+use rustix::thread::{CpuSet, sched_getaffinity};
+
 use crate::preflight::PreflightError;
 
 /// The environment's word on it: `BALTER_CORES=1,3-5`.
 const VARIABLE: &str = "BALTER_CORES";
 
-/// Cores that this process may use, in ascending order.
+/// Cores that this process may use, in ascending order: those of its main thread, and of the
+/// thread that asks. That one alone may be pinned for reasons of its own, as the threads of
+/// glommio's executors are; the shards are not bound by it.
 pub(crate) fn allowed() -> Vec<usize> {
-    let mut cores: Vec<_> =
-        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
-    cores.sort_unstable();
-    cores
+    let sets: Vec<_> = [Some(getpid()), None].into_iter().flat_map(sched_getaffinity).collect();
+    (0..CpuSet::MAX_CPU).filter(|&core| sets.iter().any(|set| set.is_set(core))).collect()
 }
 
 /// The cores for a run: those asked for by the builder, else those of `BALTER_CORES`, else all
@@ -23,9 +28,13 @@ pub(crate) fn choose(
     allowed: &[usize],
     taken: &[usize],
 ) -> Result<Vec<usize>, PreflightError> {
-    let mut cores = match (asked, std::env::var(VARIABLE)) {
+    let mut cores = match (asked, var(VARIABLE)) {
         (Some(cores), _) => cores.to_vec(),
         (None, Ok(text)) if !text.trim().is_empty() => parse(&text)?,
+        (None, Err(VarError::NotUnicode(text))) => {
+            let text = text.to_string_lossy().into_owned();
+            return Err(PreflightError::CoreList { text, origin: VARIABLE });
+        }
         (None, _) => {
             allowed.iter().copied().filter(|core| !taken.contains(core)).collect::<Vec<_>>()
         }

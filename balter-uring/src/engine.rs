@@ -3,6 +3,7 @@
 pub(crate) mod aggregator;
 pub(crate) mod budget;
 pub(crate) mod clock;
+mod doorbell;
 pub(crate) mod executor;
 pub(crate) mod instance;
 pub(crate) mod pool;
@@ -21,7 +22,7 @@ use std::task::{Context, Poll};
 use futures_channel::oneshot;
 
 use aggregator::Control;
-use run::Factory;
+use run::Maker;
 
 use crate::RunError;
 use crate::config::RunConfig;
@@ -30,7 +31,7 @@ use crate::statistics::RunStatistics;
 /// A scenario and how it is to be run.
 pub(crate) struct Request {
     pub(crate) name: &'static str,
-    pub(crate) factory: Box<dyn Factory>,
+    pub(crate) factory: Maker,
     pub(crate) config: RunConfig,
 }
 
@@ -47,7 +48,7 @@ pub(crate) fn start(request: Request) -> Running {
     let (done, receiver) = oneshot::channel();
     let interest = Arc::new(());
     let watch = Arc::downgrade(&interest);
-    let begin = move || match pool::prepare(&request.config) {
+    let begin = move || match pool::prepare(&request.config, &request.factory) {
         Ok(prepared) => {
             let start = aggregator::Start { request, prepared, done, interest: watch };
             pool::aggregator().send(Control::Start(Box::new(start)));

@@ -44,7 +44,7 @@ pub enum PreflightError {
     /// The limit of locked memory is too low.
     #[error(
         "the limit of locked memory is {limit} bytes, {needed} are needed: raise it with `ulimit \
-         -l {} ` or LimitMEMLOCK={needed} in the unit, or grant CAP_IPC_LOCK",
+         -l {}` or LimitMEMLOCK={needed} in the unit, or grant CAP_IPC_LOCK",
         needed / 1024
     )]
     LockedMemory {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::RunError;
 use crate::config::{Hint, Load, Observer, Progress, RunConfig};
-use crate::engine::run::Factory;
+use crate::engine::run::{Factory, Maker};
 use crate::engine::{Request, Running, start};
 use crate::statistics::RunStatistics;
 use balter_controllers::Arrival;
@@ -234,7 +234,7 @@ impl Scenario {
         Some(self.running.get_or_insert_with(|| {
             start(Request {
                 name: self.name,
-                factory: self.factory.boxed_clone(),
+                factory: Maker::new(self.factory.boxed_clone()),
                 config: std::mem::take(&mut self.config),
             })
         }))

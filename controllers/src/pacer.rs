@@ -261,6 +261,16 @@ impl Pacer {
                 self.counts.missed += skipped;
                 self.next_ns = self.next_before_end();
             }
+            // What the queue has no room for would be dropped again one by one, which takes longer
+            // than it takes for as much to become due at rates that no machine has.
+            let room_ns = self.max_backlog as u128 * 1_000_000_000 / u128::from(self.tps.max(1));
+            let kept_from_ns = now_ns.saturating_sub(u64::try_from(room_ns).unwrap_or(u64::MAX));
+            if self.next_ns < kept_from_ns && self.next_ns != NEVER_NS {
+                let skipped = self.schedule.skip(kept_from_ns.min(self.end_ns - 1));
+                self.counts.planned += skipped;
+                self.counts.missed += skipped;
+                self.next_ns = self.next_before_end();
+            }
             while self.next_ns <= now_ns && self.next_ns != NEVER_NS {
                 self.due.push_back(self.next_ns);
                 self.counts.planned += 1;

@@ -220,6 +220,18 @@ impl Child {
         rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is alive");
     }
 
+    /// Waits for its end for so long at most; `true` if it has come.
+    pub(crate) fn ends_within(&mut self, limit: Duration) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            if !matches!(self.process.try_wait(), Ok(None)) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
     /// Until it ends, stops it for so long and has it go on for so long, by turns.
     pub(crate) fn stop_and_continue(&mut self, stopped: Duration, running: Duration) {
         use rustix::process::{Pid, Signal, kill_process};

@@ -232,8 +232,8 @@ struct Run {
 impl Run {
     fn start(id: u64, start: Start, now: u64, reports: Sender<Report>) -> Self {
         let Start { request, prepared, done, interest } = start;
-        let Request { name, factory, config } = request;
-        let shards = prepared.shards;
+        let Request { name, config, .. } = request;
+        let Prepared { shards, factories } = prepared;
         let start_ns = now + HEAD_START_NS;
         let end_ns = config
             .duration
@@ -241,7 +241,8 @@ impl Run {
         let goal_tps = if let Load::Rate(tps) = config.load { tps } else { 0 };
         let initial = config.initial.min(config.max_concurrency);
         let concurrency = ConcurrencyController::new(concurrency_config(&config, initial));
-        let budgets = budgets(config.load, goal_tps, concurrency.limit(), shards.len());
+        let working = shards.len().min(config.max_concurrency as usize);
+        let budgets = budgets(config.load, goal_tps, concurrency.limit(), shards.len(), working);
         let initials = match config.load {
             Load::Rate(_) => share_among(u64::from(initial), &budgets),
             _ => budgets.iter().map(|budget| budget.concurrency).collect(),
@@ -250,9 +251,12 @@ impl Run {
         let totals = Totals::new(shards.iter().map(|shard| shard.core));
         let window_ns = nanoseconds(config.window).max(1_000_000);
         let timeout_ns = nanoseconds(config.timeout);
-        let grace_ns = nanoseconds(config.grace).min(timeout_ns);
+        // Longer than the timeout nothing stays in flight, but that it has passed is noticed late:
+        // at the next sweep, by a shard that may have lost its core.
+        let noticed_ns = timeout_ns.saturating_add(timeout_ns / 32).saturating_add(500_000_000);
+        let grace_ns = nanoseconds(config.grace).min(noticed_ns);
         let mut shares = Vec::with_capacity(shards.len());
-        for (part, shard) in shards.into_iter().enumerate() {
+        for (part, (shard, factory)) in shards.into_iter().zip(factories).enumerate() {
             let slot = Arc::new(BudgetSlot::new(budgets[part]));
             // One more than are ever out, so that giving one back never waits.
             let (returned, windows) = bounded(WINDOWS_IN_FLIGHT + 1);
@@ -260,7 +264,7 @@ impl Run {
                 run: id,
                 part: part as u32,
                 parts,
-                factory: factory.boxed_clone(),
+                factory,
                 slot: Arc::clone(&slot),
                 open: matches!(config.load, Load::Rate(_)),
                 arrival: config.arrival,
@@ -359,7 +363,9 @@ impl Run {
             return;
         }
         let limit = self.concurrency.update(&window).limit;
-        let budgets = budgets(self.load, self.goal_tps, limit, self.shares.len());
+        let shards = self.shares.len();
+        let working = shards.min(self.max_concurrency as usize);
+        let budgets = budgets(self.load, self.goal_tps, limit, shards, working);
         for (share, budget) in self.shares.iter().zip(budgets) {
             share.slot.grant(budget);
         }
@@ -378,7 +384,9 @@ impl Run {
             self.last_tick_ns = now;
         }
         let should_have_ended = self.stopped_ns.unwrap_or(self.end_ns).max(self.start_ns);
-        let deadline = should_have_ended.saturating_add(self.grace_ns).max(back_ns);
+        // Once stopped, nothing in flight is waited for.
+        let grace_ns = if self.course == Course::Stop { 0 } else { self.grace_ns };
+        let deadline = should_have_ended.saturating_add(grace_ns).max(back_ns);
         let deadline = deadline.saturating_add(PATIENCE_NS);
         if now > deadline {
             for part in 0..self.shares.len() {
@@ -474,9 +482,11 @@ fn concurrency_config(config: &RunConfig, initial: u32) -> ConcurrencyConfig {
     ConcurrencyConfig { goal, initial, max: config.max_concurrency, min: 1 }
 }
 
-/// The shares of a run's budget. Their sum is the whole, to the unit.
-fn budgets(load: Load, tps: u32, concurrency: u32, shards: usize) -> Vec<Budget> {
-    let rates = split_evenly(u64::from(tps), shards).map(|tps| tps as u32);
+/// The shares of a run's budget. Their sum is the whole, to the unit. With fewer instances allowed
+/// than there are shards, only the first `working` ones have permits.
+fn budgets(load: Load, tps: u32, concurrency: u32, shards: usize, working: usize) -> Vec<Budget> {
+    let rates = split_evenly(u64::from(tps), working).map(|tps| tps as u32);
+    let rates = rates.chain(std::iter::repeat(0)).take(shards);
     let mut budgets: Vec<_> = rates.map(|tps| Budget { tps, concurrency: 0 }).collect();
     let instances = match load {
         // Instances go where the permits are, and no permit must be without one.

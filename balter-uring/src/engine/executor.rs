@@ -4,25 +4,20 @@
 //! What glommio 0.9.0 needs to be spared: a panic in a task unwinds through its loop (tasks are
 //! guarded), it ends the process where io_uring is missing (preflight comes first), executors that
 //! are created and dropped leak (shards live as long as the process), it may go to sleep although
-//! tasks are ready (see [`HEARTBEAT`]).
+//! tasks are ready (see [`doorbell`](super::doorbell)).
 
 use std::future::Future;
 use std::time::Duration;
+
+use super::doorbell::Doorbell;
 
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
 /// How long tasks may keep glommio from its own reactor, which serves its timers and wakes from
 /// other threads: those can be late by so much. Its default is 100 ms. One millisecond, on the
-/// other hand, is less than a thread waits for its turn on a busy core: see [`HEARTBEAT`].
+/// other hand, is less than a thread waits for its turn on a busy core: see
+/// [`doorbell`](super::doorbell).
 const PREEMPT: Duration = Duration::from_millis(10);
-
-/// A timer that keeps glommio from sleeping for ever.
-///
-/// Its loop arms the preemption timer, then runs what is ready. When the thread is kept off its
-/// core just in between, for longer than the preemption timer, it finds itself preempted before it
-/// has run anything, takes that for having nothing to run (`run_task_queues` answers `false`), and
-/// sleeps until something comes from outside. With a timer armed, that is this timer.
-const HEARTBEAT: Duration = Duration::from_millis(5);
 
 /// glommio registers this much memory for direct file I/O, which a load generator does not do.
 const IO_MEMORY: usize = 64 << 10;
@@ -45,12 +40,10 @@ where
         .spawn(move || async move {
             // The first sleep of a process registers with membarrier(2), which can take 80 ms.
             glommio::timer::sleep(Duration::from_micros(1)).await;
-            spawn_local(async {
-                loop {
-                    glommio::timer::sleep(HEARTBEAT).await;
-                }
-            });
+            let doorbell = Doorbell::new();
+            spawn_local(doorbell.answer());
             make().await;
+            drop(doorbell);
         })
         .map(drop)
         .map_err(|error| error.to_string())

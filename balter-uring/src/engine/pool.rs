@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use super::aggregator::{self, AggregatorHandle, Control};
 use super::executor;
+use super::run::Maker;
 use super::shard::{self, Command, ShardHandle};
 use crate::RunError;
 use crate::config::RunConfig;
@@ -16,8 +17,6 @@ struct Pool {
     shards: BTreeMap<usize, ShardHandle>,
     /// Cores that test targets have taken: runs leave them alone unless told otherwise.
     taken: BTreeSet<usize>,
-    /// Descriptors for connections, once preflight has passed.
-    descriptors: Option<u32>,
 }
 
 static POOL: Mutex<Option<Pool>> = Mutex::new(None);
@@ -36,13 +35,15 @@ pub(crate) fn aggregator() -> &'static AggregatorHandle {
 /// Shards that are ready for a run.
 pub(crate) struct Prepared {
     pub(crate) shards: Vec<ShardHandle>,
+    /// One for each.
+    pub(crate) factories: Vec<Maker>,
 }
 
 /// Sees to it that the shards for a run are there.
 ///
 /// # Errors
 /// What preflight found, or what kept a shard from starting.
-pub(crate) fn prepare(config: &RunConfig) -> Result<Prepared, RunError> {
+pub(crate) fn prepare(config: &RunConfig, factory: &Maker) -> Result<Prepared, RunError> {
     let allowed = cores::allowed();
     let mut guard = pool();
     let pool = guard.get_or_insert_default();
@@ -52,8 +53,13 @@ pub(crate) fn prepare(config: &RunConfig) -> Result<Prepared, RunError> {
         Err(PreflightError::NoCores { .. }) if config.cores.is_none() && !taken.is_empty() => taken,
         chosen => chosen?,
     };
-    let shards = cores.iter().map(|&core| pool.shard(core, &cores)).collect::<Result<_, _>>()?;
-    Ok(Prepared { shards })
+    let shards =
+        cores.iter().map(|&core| pool.shard(core, &cores)).collect::<Result<Vec<_>, _>>()?;
+    drop(guard);
+    // Here, since cloning the scenario's arguments is user code, which may panic: that must hit
+    // neither the aggregator nor other runs.
+    let factories = shards.iter().map(|_| factory.boxed_clone()).collect();
+    Ok(Prepared { shards, factories })
 }
 
 /// The shard of a core, for a service; the core is left alone by runs from then on.
@@ -84,10 +90,9 @@ impl Pool {
         if let Some(shard) = self.shards.get(&core) {
             return Ok(shard.clone());
         }
-        let descriptors = match self.descriptors {
-            Some(descriptors) => descriptors,
-            None => *self.descriptors.insert(preflight::check(wanted.len())?),
-        };
+        // Anew for each, since every shard there is needs its descriptors.
+        let missing = wanted.iter().filter(|core| !self.shards.contains_key(core)).count();
+        let descriptors = preflight::check(self.shards.len() + missing)?;
         let shard = spawn(core, descriptors)?;
         self.shards.insert(core, shard.clone());
         Ok(shard)

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,6 +28,34 @@ pub(crate) trait Factory: Send {
     fn boxed_clone(&self) -> Box<dyn Factory>;
 }
 
+/// A factory on the engine's side. Dropping it drops the scenario's arguments, which is user code:
+/// its panic must not end a shard or the aggregator.
+pub(crate) struct Maker(Option<Box<dyn Factory>>);
+
+impl Maker {
+    pub(crate) fn new(factory: Box<dyn Factory>) -> Self {
+        Self(Some(factory))
+    }
+
+    fn factory(&self) -> &dyn Factory {
+        self.0.as_deref().expect("taken by `drop` alone")
+    }
+
+    pub(crate) fn boxed_clone(&self) -> Self {
+        Self::new(self.factory().boxed_clone())
+    }
+}
+
+impl Drop for Maker {
+    fn drop(&mut self) {
+        let factory = self.0.take();
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(factory))) {
+            // Dropping the payload could panic again.
+            std::mem::forget(payload);
+        }
+    }
+}
+
 /// A window on its way to the aggregator.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -41,7 +70,7 @@ pub(crate) struct RunSpec {
     pub(crate) run: u64,
     pub(crate) part: u32,
     pub(crate) parts: u32,
-    pub(crate) factory: Box<dyn Factory>,
+    pub(crate) factory: Maker,
     pub(crate) slot: Arc<BudgetSlot>,
     /// Open loop: transactions wait for permits. Closed: they start when an instance is free.
     pub(crate) open: bool,
@@ -216,7 +245,7 @@ impl ShardRun {
     }
 
     pub(crate) fn make(&self) -> Pin<Box<dyn Future<Output = ()>>> {
-        self.spec.factory.make()
+        self.spec.factory.factory().make()
     }
 
     // ---- The shard's driver, each turn -------------------------------------------------------
@@ -616,7 +645,10 @@ impl ShardRun {
             Err(TrySendError::Full(report)) => {
                 let next = self.window.replace(report.window);
                 self.shard.keep_spare(next);
-                self.allocated.set(self.allocated.get() - 1);
+                // The one for after the last window was never counted.
+                if !last {
+                    self.allocated.set(self.allocated.get() - 1);
+                }
             }
             // The aggregator is gone, and with it whoever could want the rest.
             Err(TrySendError::Disconnected(_)) => {

@@ -223,6 +223,11 @@ async fn drive(shard: &Rc<Shard>, commands: &Receiver<Command>) {
                 shard.ring.idle();
             }
         }
+        // Not only when a run ends: what its last clones kept open goes only with them, and a
+        // client's user may drop it later, on another thread.
+        if runs.is_empty() && !was_active {
+            shard.ring.idle();
+        }
         let timer = shard.timers.fire(now, || shard.stir());
         if timer < next.at_ns {
             next = Next { at_ns: timer, is_permit: false };

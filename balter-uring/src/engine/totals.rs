@@ -157,7 +157,8 @@ impl Totals {
             planned: counts.planned,
             started: counts.started,
             missed: counts.missed,
-            completed: counts.completed(),
+            // A panic is no transaction that the target could have been asked for.
+            completed: counts.completed() - self.failures[FailureClass::Panic.index()],
             elapsed_ns: summary.elapsed_ns,
             descriptors: self.failures[FailureClass::Descriptors.index()],
             ports: self.failures[FailureClass::Ports.index()],

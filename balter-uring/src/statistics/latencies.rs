@@ -1,11 +1,12 @@
 //! A histogram of times, as users see it.
 
+use std::fmt;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 /// A histogram of times with three significant digits, up to one hour.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Latencies {
     histogram: Histogram<u64>,
 }
@@ -65,6 +66,18 @@ impl Latencies {
 
     pub(crate) fn histogram_mut(&mut self) -> &mut Histogram<u64> {
         &mut self.histogram
+    }
+}
+
+impl fmt::Debug for Latencies {
+    /// A summary; the histogram itself has some thirty thousand numbers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Latencies")
+            .field("len", &self.len())
+            .field("p50", &self.quantile(0.5))
+            .field("p99", &self.quantile(0.99))
+            .field("max", &self.max())
+            .finish_non_exhaustive()
     }
 }
 
