@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use balter_controllers::Window;
 
+use crate::engine::recorder::histogram;
 use crate::engine::totals::{Totals, for_controllers};
-use crate::engine::window::{Outcome, ShardWindow, Times, histogram};
+use crate::engine::window::{Outcome, ShardWindow, Times};
 use crate::transaction::TransactionMeta;
 
 pub use crate::ring::floor;
@@ -35,7 +36,7 @@ pub fn merge(shards: usize, rounds: usize, transactions: u64, observed: bool) ->
     let mut totals = Totals::new(0..shards);
     let mut interval = observed.then(histogram);
     // As on the shards: each window is an allocation of its own, used again.
-    let mut windows: Vec<_> = (0..shards).map(|_| Box::new(ShardWindow::new())).collect();
+    let mut windows: Vec<_> = (0..shards).map(|_| Box::new(ShardWindow::new(true))).collect();
     let mut random = 0x9E37_79B9_7F4A_7C15_u64;
     let mut spent = Duration::ZERO;
     for _ in 0..rounds {
@@ -79,7 +80,7 @@ fn fill(window: &mut ShardWindow, transactions: u64, random: &mut u64) {
         let service = 40_000 + 40_000_000 / uniform.min(10_000) + uniform / 20;
         let lag = *random >> 48 & 0x7FFF;
         let (intended, start) = (start_ns, start_ns + lag);
-        let times = Times { intended, punctual: intended, start, end: start + service };
-        window.record(&TRANSACTION, true, times, Outcome::Succeeded);
+        let times = Times { intended, start, end: start + service, awaited: true };
+        window.record(&TRANSACTION, times, Outcome::Succeeded);
     }
 }

@@ -7,6 +7,7 @@ mod doorbell;
 pub(crate) mod executor;
 pub(crate) mod instance;
 pub(crate) mod pool;
+pub(crate) mod recorder;
 pub(crate) mod run;
 pub(crate) mod shard;
 pub(crate) mod signals;

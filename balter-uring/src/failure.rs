@@ -120,22 +120,52 @@ impl fmt::Display for FailureClass {
     }
 }
 
+/// How many of these failures, counted by [`FailureClass::index`], are this machine's own.
+pub(crate) fn generator_faults(failures: &[u64; FailureClass::COUNT]) -> u64 {
+    let own = FailureClass::ALL.iter().filter(|class| class.is_generator());
+    own.map(|class| failures[class.index()]).sum()
+}
+
 /// What the transaction that is being polled and the network below it tell each other.
 ///
 /// The two do not know of each other: a client notes why its operation failed, and the transaction,
 /// if it then returns its failure side, finds the class here. The transaction tells that its
 /// deadline has passed, and the client's operations end with an error of their own.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Scope {
-    pub(crate) noted: Option<FailureClass>,
-    pub(crate) expired: bool,
+///
+/// One byte, since it is put in force and taken out again at each poll of a transaction: the index
+/// of the noted class plus one in the low bits, and whether the deadline has passed in the highest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scope(u8);
+
+impl Scope {
+    const EXPIRED: u8 = 0x80;
+
+    pub(crate) fn noted(self) -> Option<FailureClass> {
+        let index = usize::from(self.0 & !Self::EXPIRED).checked_sub(1)?;
+        FailureClass::ALL.get(index).copied()
+    }
+
+    fn with(self, noted: Option<FailureClass>) -> Self {
+        let noted = noted.map_or(0, |class| class.index() as u8 + 1);
+        Self(self.0 & Self::EXPIRED | noted)
+    }
+
+    #[inline]
+    pub(crate) fn is_expired(self) -> bool {
+        self.0 & Self::EXPIRED != 0
+    }
+
+    pub(crate) fn expire(&mut self) {
+        self.0 |= Self::EXPIRED;
+    }
 }
 
 thread_local! {
-    static SCOPE: Cell<Scope> = const { Cell::new(Scope { noted: None, expired: false }) };
+    static SCOPE: Cell<Scope> = const { Cell::new(Scope(0)) };
 }
 
 /// Runs `poll` with `scope` in force, and keeps there what was noted.
+#[inline]
 pub(crate) fn with_scope<T>(scope: &mut Scope, poll: impl FnOnce() -> T) -> T {
     /// Restores the outer scope even when `poll` unwinds.
     struct Restore<'a> {
@@ -143,6 +173,7 @@ pub(crate) fn with_scope<T>(scope: &mut Scope, poll: impl FnOnce() -> T) -> T {
         inner: &'a mut Scope,
     }
     impl Drop for Restore<'_> {
+        #[inline]
         fn drop(&mut self) {
             *self.inner = SCOPE.replace(self.outer);
         }
@@ -155,26 +186,24 @@ pub(crate) fn with_scope<T>(scope: &mut Scope, poll: impl FnOnce() -> T) -> T {
 /// Notes why an operation below the transaction failed. The last note counts, but a bad status
 /// never hides an error of the network.
 pub(crate) fn note(class: FailureClass) {
-    let mut scope = SCOPE.get();
-    if class != FailureClass::Status || scope.noted.is_none() {
-        scope.noted = Some(class);
-        SCOPE.set(scope);
+    if class != FailureClass::Status || noted().is_none() {
+        renote(Some(class));
     }
 }
 
 /// What is noted now, for [`renote`].
 pub(crate) fn noted() -> Option<FailureClass> {
-    SCOPE.get().noted
+    SCOPE.get().noted()
 }
 
 /// Goes back to what was noted before an attempt that another has made good.
 pub(crate) fn renote(noted: Option<FailureClass>) {
-    SCOPE.set(Scope { noted, ..SCOPE.get() });
+    SCOPE.set(SCOPE.get().with(noted));
 }
 
 /// `true` if the deadline of the transaction that is being polled has passed.
 pub(crate) fn expired() -> bool {
-    SCOPE.get().expired
+    SCOPE.get().is_expired()
 }
 
 #[cfg(test)]
@@ -190,7 +219,8 @@ mod tests {
 
     #[test]
     fn a_scope_keeps_its_notes_apart_from_the_outer_one() {
-        let (mut outer, mut inner) = (Scope::default(), Scope { noted: None, expired: true });
+        let (mut outer, mut inner) = (Scope::default(), Scope::default());
+        inner.expire();
         with_scope(&mut outer, || {
             note(FailureClass::Reset);
             with_scope(&mut inner, || {
@@ -200,8 +230,9 @@ mod tests {
             });
             assert!(!expired());
         });
-        assert_eq!(outer.noted, Some(FailureClass::Reset));
-        assert_eq!(inner.noted, Some(FailureClass::Timeout));
+        assert_eq!(outer.noted(), Some(FailureClass::Reset));
+        assert_eq!(inner.noted(), Some(FailureClass::Timeout));
+        assert!(inner.is_expired() && !outer.is_expired());
     }
 
     #[test]

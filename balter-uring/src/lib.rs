@@ -65,6 +65,7 @@ pub mod target;
 mod task;
 pub mod time;
 mod transaction;
+mod waker;
 
 pub use balter_controllers::{Arrival, Saturation, Verdict};
 pub use balter_macros::{scenario, transaction};

@@ -3,12 +3,15 @@
 #[doc(hidden)]
 pub mod outcome;
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 
-use crate::engine::instance;
+use pin_project_lite::pin_project;
+
+use crate::engine::instance::{self, Attempt};
 
 /// What is known of a transaction at compile time. One `static` for each `#[transaction]`.
 #[derive(Debug)]
@@ -64,20 +67,57 @@ impl TransactionMeta {
     }
 }
 
-/// Runs `work` as one transaction of the scenario instance that polls it: waits for its permit,
-/// takes its times, records its outcome. Outside a scenario it just runs `work`.
+pin_project! {
+    /// `work` as one transaction of the scenario instance that polls it: waits for its permit,
+    /// takes its times, records its outcome. Outside a scenario it is just `work`.
+    #[doc(hidden)]
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct Transaction<F: Future> {
+        meta: &'static TransactionMeta,
+        failed: fn(&F::Output) -> bool,
+        // Before `work`, so that dropping it early takes its time before `work` is dropped.
+        stage: Stage,
+        #[pin]
+        work: F,
+    }
+}
+
+enum Stage {
+    New,
+    Outside,
+    Inside(Attempt),
+}
+
 #[doc(hidden)]
-pub async fn transaction<F: Future>(
+pub fn transaction<F: Future>(
     meta: &'static TransactionMeta,
     work: F,
     failed: fn(&F::Output) -> bool,
-) -> F::Output {
-    let mut work = pin!(work);
-    let Some(instance) = instance::current() else { return work.await };
-    let mut active = instance.start(meta).await;
-    let output = poll_fn(|cx| active.poll(cx, work.as_mut())).await;
-    active.finish(failed(&output));
-    output
+) -> Transaction<F> {
+    Transaction { meta, failed, stage: Stage::New, work }
+}
+
+impl<F: Future> Future for Transaction<F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        if let Stage::New = this.stage {
+            *this.stage = match instance::current() {
+                Some(instance) => Stage::Inside(Attempt::new(instance, this.meta)),
+                None => Stage::Outside,
+            };
+        }
+        match this.stage {
+            Stage::Inside(attempt) => {
+                let output = ready!(attempt.poll(cx, this.work));
+                attempt.finish((this.failed)(&output));
+                Poll::Ready(output)
+            }
+            Stage::New | Stage::Outside => this.work.poll(cx),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -96,6 +96,10 @@ pub struct Pacer {
     max_backlog: usize,
     max_age_ns: u64,
     max_gap_ns: u64,
+    /// Time in which as many permits become due as the backlog has room for.
+    room_ns: u64,
+    /// No permit waits for longer than this: the lesser of `room_ns` and `max_age_ns`.
+    kept_ns: u64,
 }
 
 impl Pacer {
@@ -126,7 +130,10 @@ impl Pacer {
             max_backlog: config.max_backlog.max(1),
             max_age_ns: config.max_backlog_age_ns,
             max_gap_ns: config.max_gap_ns,
+            room_ns: 0,
+            kept_ns: 0,
         };
+        pacer.measure_room();
         pacer.refresh();
         pacer
     }
@@ -151,6 +158,31 @@ impl Pacer {
     #[inline]
     pub fn take(&mut self) -> Option<u64> {
         self.due.pop_front()
+    }
+
+    /// The oldest due permit: one that waits already, whatever its age, or else one that has become
+    /// due by `now_ns`.
+    ///
+    /// Like [`advance`](Pacer::advance) and [`take`](Pacer::take), but cheaper: while permits wait,
+    /// the schedule is left to the next call of `advance`.
+    #[inline]
+    pub fn take_due(&mut self, now_ns: u64) -> Option<u64> {
+        if let Some(intended_ns) = self.due.pop_front() {
+            return Some(intended_ns);
+        }
+        let is_recent = now_ns < self.seen_ns.saturating_add(self.max_gap_ns)
+            && now_ns < self.next_ns.saturating_add(self.kept_ns);
+        if self.next_ns <= now_ns && is_recent {
+            let intended_ns = self.next_ns;
+            self.seen_ns = self.seen_ns.max(now_ns);
+            self.counts.planned += 1;
+            self.schedule.step();
+            self.next_ns = self.next_before_end();
+            self.wake_ns = self.next_ns;
+            return Some(intended_ns);
+        }
+        self.advance(now_ns);
+        self.take()
     }
 
     /// Returns a permit that was taken and not used, because its taker is gone.
@@ -199,7 +231,14 @@ impl Pacer {
         }
         self.schedule.set_rate(self.seen_ns, tps);
         self.tps = tps;
+        self.measure_room();
         self.refresh();
+    }
+
+    fn measure_room(&mut self) {
+        let room_ns = self.max_backlog as u128 * 1_000_000_000 / u128::from(self.tps.max(1));
+        self.room_ns = u64::try_from(room_ns).unwrap_or(u64::MAX);
+        self.kept_ns = self.room_ns.min(self.max_age_ns);
     }
 
     /// Intended start of the first permit not yet released, in nanoseconds; or
@@ -263,8 +302,7 @@ impl Pacer {
             }
             // What the queue has no room for would be dropped again one by one, which takes longer
             // than it takes for as much to become due at rates that no machine has.
-            let room_ns = self.max_backlog as u128 * 1_000_000_000 / u128::from(self.tps.max(1));
-            let kept_from_ns = now_ns.saturating_sub(u64::try_from(room_ns).unwrap_or(u64::MAX));
+            let kept_from_ns = now_ns.saturating_sub(self.room_ns);
             if self.next_ns < kept_from_ns && self.next_ns != NEVER_NS {
                 let skipped = self.schedule.skip(kept_from_ns.min(self.end_ns - 1));
                 self.counts.planned += skipped;
@@ -304,6 +342,7 @@ impl Pacer {
         self.due.clear();
     }
 
+    #[inline]
     fn next_before_end(&self) -> u64 {
         let next_ns = self.schedule.due_ns();
         if next_ns < self.end_ns { next_ns } else { NEVER_NS }

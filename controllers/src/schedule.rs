@@ -37,6 +37,7 @@ impl Schedule {
     }
 
     /// Intended start of the next permit; `u64::MAX` while the rate is zero.
+    #[inline]
     pub(crate) fn due_ns(&self) -> u64 {
         match self {
             Schedule::Constant(grid) => grid.due_ns(),
@@ -45,6 +46,7 @@ impl Schedule {
     }
 
     /// Moves on to the next permit.
+    #[inline]
     pub(crate) fn step(&mut self) {
         match self {
             Schedule::Constant(grid) => grid.step(),
@@ -99,6 +101,7 @@ impl Grid {
         Grid { anchor_ns: start_ns, index: 0, phase, rate: 0, interval_ns: f64::INFINITY }
     }
 
+    #[inline]
     fn due_ns(&self) -> u64 {
         if self.rate == 0 {
             return u64::MAX;
@@ -108,11 +111,13 @@ impl Grid {
 
     /// Time of a permit after the anchor. The bound only matters beyond 1e15
     /// permits a second over all shards, where the last ones would round up.
+    #[inline]
     fn offset_ns(&self, index: u64) -> u64 {
         let offset_ns = ((index as f64 + self.phase) * self.interval_ns) as u64;
         offset_ns.min(SECOND_NS - 1)
     }
 
+    #[inline]
     fn step(&mut self) {
         self.index += 1;
         if self.index >= self.rate {

@@ -222,6 +222,45 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Of two equal pacers one is asked in one call, the other in two. Neither drops anything but
+    /// for a gap: what `advance` drops of the backlog, `take_due` leaves to it.
+    #[test]
+    fn taking_what_is_due_is_advancing_and_taking(
+        tps in 0..2_000_000u32,
+        poisson: bool,
+        steps in prop::collection::vec((0..2_000_000u64, 0..3usize), 1..200),
+    ) {
+        let arrival = if poisson { Arrival::Poisson { seed: 7 } } else { Arrival::Constant };
+        let config = PacerConfig {
+            arrival,
+            max_gap_ns: 1_500_000,
+            ..single()
+        };
+        let (mut one, mut two) = (
+            Pacer::new(config.clone(), 0, SECOND / 10, tps),
+            Pacer::new(config, 0, SECOND / 10, tps),
+        );
+        let mut now_ns = 0;
+        for (step_ns, takes) in steps {
+            now_ns += step_ns;
+            // Once a turn, as a shard does.
+            one.advance(now_ns);
+            two.advance(now_ns);
+            for take in 0..takes {
+                now_ns += take as u64 * 100;
+                two.advance(now_ns);
+                prop_assert_eq!(one.take_due(now_ns), two.take());
+            }
+            one.advance(now_ns);
+            two.advance(now_ns);
+            prop_assert_eq!(one.counts(), two.counts());
+            prop_assert_eq!(one.backlog(), two.backlog());
+            prop_assert_eq!(one.next_due_ns(), two.next_due_ns());
+        }
+    }
+}
+
 #[test]
 fn a_clock_that_steps_back_repeats_and_withholds_nothing() {
     let cfg = PacerConfig { max_gap_ns: 100 * MS, ..single() };

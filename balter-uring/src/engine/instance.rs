@@ -7,12 +7,13 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use super::run::{Grant, ShardRun};
-use super::window::{Outcome, Times};
+use super::window::Outcome;
 use crate::failure::{FailureClass, Scope, with_scope};
 use crate::transaction::TransactionMeta;
+use crate::waker::remember;
 
 /// Marks that an instance has no entry in the run's table of waiting and pending transactions.
 pub(crate) const NO_ENTRY: u32 = u32::MAX;
@@ -68,9 +69,7 @@ impl Instance {
     /// Has its task drop it, soon.
     pub(crate) fn kill(&self) {
         self.killed.set(true);
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
-        }
+        self.wake();
     }
 
     pub(crate) fn is_killed(&self) -> bool {
@@ -85,76 +84,81 @@ impl Instance {
         self.role
     }
 
-    /// Waits for a permit and starts the clock.
-    pub(crate) async fn start(self: Rc<Self>, meta: &'static TransactionMeta) -> Active {
-        let mut waiting = Waiting { entry: self.entry.replace(NO_ENTRY), instance: &self };
-        let grant = std::future::poll_fn(|cx| waiting.poll(cx)).await;
-        let entry = std::mem::replace(&mut waiting.entry, NO_ENTRY);
-        drop(waiting);
-        self.in_flight.set(self.in_flight.get() + 1);
-        Active { meta, grant, entry, scope: Scope::default(), ended: false, instance: self }
-    }
-}
-
-/// A transaction without its permit yet.
-struct Waiting<'a> {
-    instance: &'a Rc<Instance>,
-    entry: u32,
-}
-
-impl Waiting<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Grant> {
-        self.instance.run.poll_permit(self.instance, &mut self.entry, cx)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if self.entry != NO_ENTRY {
-            self.instance.run.release_entry(self.entry);
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
         }
     }
 }
 
-/// A started transaction. Dropped before its end it counts as cancelled, or as a panic where one
-/// is unwinding.
-pub(crate) struct Active {
+/// One transaction of an instance, from its wait for a permit to its record. Dropped before its
+/// end it counts as cancelled, or as a panic where one is unwinding.
+pub(crate) struct Attempt {
+    instance: Rc<Instance>,
     meta: &'static TransactionMeta,
-    grant: Grant,
+    /// Its place among those who wait, where it has one.
     entry: u32,
     scope: Scope,
-    ended: bool,
-    instance: Rc<Instance>,
+    stage: Stage,
+    /// Holds once it has started.
+    grant: Grant,
 }
 
-impl Active {
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Waiting,
+    Started,
+    Ended,
+}
+
+impl Attempt {
+    #[inline]
+    pub(crate) fn new(instance: Rc<Instance>, meta: &'static TransactionMeta) -> Self {
+        let entry = instance.entry.replace(NO_ENTRY);
+        let (scope, grant) = (Scope::default(), Grant::default());
+        Self { instance, meta, entry, scope, stage: Stage::Waiting, grant }
+    }
+
+    /// Waits for the permit, starts the clock, and polls `work`.
+    #[inline]
     pub(crate) fn poll<F: Future>(
         &mut self,
         cx: &mut Context<'_>,
         work: Pin<&mut F>,
     ) -> Poll<F::Output> {
-        // Only what has been pending can be late, and only what has an entry is swept.
-        if self.entry != NO_ENTRY && !self.scope.expired {
-            self.scope.expired = self.instance.run.is_expired(self.entry);
+        if let Stage::Started = self.stage {
+            // Only what has been pending can be late, and only what has an entry is swept.
+            if self.entry != NO_ENTRY && self.instance.run.is_expired(self.entry) {
+                self.scope.expire();
+            }
+        } else {
+            let run = &self.instance.run;
+            ready!(run.poll_permit(&self.instance, &mut self.entry, &mut self.grant, cx));
+            self.instance.in_flight.set(self.instance.in_flight.get() + 1);
+            self.stage = Stage::Started;
         }
         let polled = with_scope(&mut self.scope, || work.poll(cx));
         if polled.is_pending() {
-            if self.scope.expired {
-                self.end(Outcome::Failed(FailureClass::Timeout));
-                self.instance.abandoned.set(true);
-                self.instance.wake();
-            } else {
-                self.entry = self.instance.run.pend(self.entry, self.grant.start, cx);
-            }
+            self.pend(cx);
         }
         polled
     }
 
+    fn pend(&mut self, cx: &Context<'_>) {
+        if self.scope.is_expired() {
+            self.end(Outcome::Failed(FailureClass::Timeout));
+            self.instance.abandoned.set(true);
+            self.instance.wake();
+        } else {
+            self.entry = self.instance.run.pend(self.entry, self.grant.start, cx);
+        }
+    }
+
     #[inline]
-    pub(crate) fn finish(mut self, failed: bool) {
+    pub(crate) fn finish(&mut self, failed: bool) {
         let outcome = if failed {
-            Outcome::Failed(match self.scope.noted {
-                _ if self.scope.expired => FailureClass::Timeout,
+            Outcome::Failed(match self.scope.noted() {
+                _ if self.scope.is_expired() => FailureClass::Timeout,
                 Some(class) => class,
                 None => FailureClass::Application,
             })
@@ -166,39 +170,41 @@ impl Active {
 
     #[inline]
     fn end(&mut self, outcome: Outcome) {
-        if std::mem::replace(&mut self.ended, true) {
-            return;
-        }
-        let instance = &self.instance;
-        instance.in_flight.set(instance.in_flight.get() - 1);
-        let Grant { intended, punctual, start } = self.grant;
-        instance.run.ended(self.meta, Times { intended, punctual, start, end: 0 }, outcome);
-        if self.entry != NO_ENTRY {
-            instance.run.unpend(self.entry);
-            if instance.entry.get() == NO_ENTRY {
-                instance.entry.set(self.entry);
-            } else {
-                instance.run.release_entry(self.entry);
+        if let Stage::Started = std::mem::replace(&mut self.stage, Stage::Ended) {
+            let instance = &self.instance;
+            instance.in_flight.set(instance.in_flight.get() - 1);
+            instance.run.ended(self.meta, &self.grant, outcome);
+            if self.entry != NO_ENTRY {
+                self.keep_entry();
             }
-            self.entry = NO_ENTRY;
+        }
+    }
+
+    /// Leaves the entry to the instance's next transaction, unless another has done so.
+    fn keep_entry(&mut self) {
+        let instance = &self.instance;
+        let entry = std::mem::replace(&mut self.entry, NO_ENTRY);
+        instance.run.unpend(entry);
+        if instance.entry.get() == NO_ENTRY {
+            instance.entry.set(entry);
+        } else {
+            instance.run.release_entry(entry);
         }
     }
 }
 
-impl Drop for Active {
+impl Drop for Attempt {
+    #[inline]
     fn drop(&mut self) {
-        self.end(if std::thread::panicking() {
-            Outcome::Failed(FailureClass::Panic)
-        } else {
-            Outcome::Cancelled
-        });
-    }
-}
-
-impl Instance {
-    fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
+        match self.stage {
+            Stage::Ended => {}
+            Stage::Waiting if self.entry == NO_ENTRY => {}
+            Stage::Waiting => self.instance.run.release_entry(self.entry),
+            Stage::Started => self.end(if std::thread::panicking() {
+                Outcome::Failed(FailureClass::Panic)
+            } else {
+                Outcome::Cancelled
+            }),
         }
     }
 }
@@ -273,12 +279,7 @@ impl Future for Guarded {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let instance = Rc::clone(&self.instance);
         instance.run.shard().count_poll();
-        {
-            let mut waker = instance.waker.borrow_mut();
-            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                *waker = Some(cx.waker().clone());
-            }
-        }
+        remember(&mut instance.waker.borrow_mut(), cx);
         if !instance.is_killed() {
             if self.poll_once(cx).is_pending() && !instance.is_killed() {
                 return Poll::Pending;

@@ -10,7 +10,6 @@ use super::clock::Clock;
 use super::executor;
 use super::run::{Next, RunSpec, ShardRun};
 use super::timers::Timers;
-use super::window::ShardWindow;
 use crate::ring::{self, Ring, RingWaker, Wait};
 
 /// Tasks of one turn may go on starting transactions for so long. It bounds how late the driver
@@ -82,8 +81,6 @@ pub(crate) struct Shard {
     /// Something made a task ready outside of the tasks' own polls.
     stirred: Cell<bool>,
     runs: RefCell<Vec<Rc<ShardRun>>>,
-    /// An emptied window that found no use, for the next run that wants one.
-    spare: RefCell<Option<Box<ShardWindow>>>,
     /// Services (a test target) that want the shard awake for their connections.
     services: Cell<u32>,
     pub(crate) timers: Timers,
@@ -118,10 +115,6 @@ impl Shard {
     /// Time, ever, in which the shard had nothing to do.
     pub(crate) fn idle_ns(&self) -> u64 {
         self.idle_ns.get()
-    }
-
-    pub(crate) fn keep_spare(&self, window: Box<ShardWindow>) {
-        *self.spare.borrow_mut() = Some(window);
     }
 
     pub(crate) fn add_service(&self) {
@@ -168,7 +161,6 @@ pub(crate) async fn main(
         idle_ns: Cell::new(0),
         stirred: Cell::new(false),
         runs: RefCell::new(Vec::new()),
-        spare: RefCell::new(None),
         services: Cell::new(0),
         timers: Timers::default(),
         ring: Rc::clone(&ring),

@@ -6,9 +6,8 @@ use std::time::Duration;
 use balter_controllers::{Evidence, Saturation, Verdict, Window, distorted, judge};
 use hdrhistogram::Histogram;
 
-use super::run::generator_faults;
 use super::window::{ShardWindow, TransactionWindow};
-use crate::failure::FailureClass;
+use crate::failure::{FailureClass, generator_faults};
 use crate::statistics::{Counts, Latencies, RunStatistics, ShardStatistics, TransactionStatistics};
 
 /// One shard's part.
@@ -79,7 +78,7 @@ impl Totals {
         }
         self.panics += window.panics;
         if let Some(punctual) = &window.punctual {
-            add(self.punctual.histogram_mut(), punctual);
+            punctual.add_to(self.punctual.histogram_mut());
         }
         if self.panic_message.is_none() {
             self.panic_message.clone_from(&window.panic);
@@ -93,7 +92,7 @@ impl Totals {
             add_transaction(total, transaction);
             if let Some(interval) = &mut interval {
                 let response = transaction.open.as_ref().map(|open| &open.response);
-                add(interval, response.unwrap_or(&transaction.service));
+                response.unwrap_or(&transaction.service).add_to(interval);
             }
         }
     }
@@ -245,10 +244,10 @@ fn add_transaction(total: &mut TransactionStatistics, window: &TransactionWindow
     total.succeeded += window.succeeded;
     total.failed += window.failed;
     total.cancelled += window.cancelled;
-    add(total.service.histogram_mut(), &window.service);
+    window.service.add_to(total.service.histogram_mut());
     if let Some(open) = &window.open {
-        add(total.response.histogram_mut(), &open.response);
-        add(total.lag.histogram_mut(), &open.lag);
+        open.response.add_to(total.response.histogram_mut());
+        open.lag.add_to(total.lag.histogram_mut());
     }
 }
 

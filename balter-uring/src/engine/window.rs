@@ -1,22 +1,8 @@
 //! What a shard measured of one run in one window, and the recorder that fills it.
 
-use hdrhistogram::Histogram;
-
+use super::recorder::{Bucket, Recorder};
 use crate::failure::FailureClass;
 use crate::transaction::TransactionMeta;
-
-/// Longest time that a histogram can tell from longer ones: an hour. What is longer is counted at
-/// this value, never dropped.
-const LONGEST_NS: u64 = 3_600_000_000_000;
-
-/// Three significant digits: a value is reported at most 0.1 % off.
-const DIGITS: u8 = 3;
-
-/// An empty histogram of nanoseconds, of the one shape that all histograms here have, so that
-/// adding one to another is a walk over two arrays.
-pub(crate) fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LONGEST_NS, DIGITS).expect("constant bounds, checked by a test")
-}
 
 /// How the outcome of a transaction counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +16,11 @@ pub(crate) enum Outcome {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     pub(crate) intended: u64,
-    /// When a shard that is never late would have started it: when it was due and an instance was
-    /// there to start it.
-    pub(crate) punctual: u64,
     pub(crate) start: u64,
     pub(crate) end: u64,
+    /// An instance was waiting when it was due, so that its lag is the shard's own doing. Otherwise
+    /// the lag was spent waiting for an instance, which is the target's.
+    pub(crate) awaited: bool,
 }
 
 /// Completed transactions of one name in one window.
@@ -44,16 +30,16 @@ pub(crate) struct TransactionWindow {
     pub(crate) succeeded: u64,
     pub(crate) failed: u64,
     pub(crate) cancelled: u64,
-    pub(crate) service: Histogram<u64>,
+    pub(crate) service: Recorder,
     /// `None` in a closed loop, where a transaction is due when it starts: response is service
     /// and lag is nothing.
-    pub(crate) open: Option<OpenHistograms>,
+    pub(crate) open: Option<OpenRecorders>,
 }
 
 #[derive(Debug)]
-pub(crate) struct OpenHistograms {
-    pub(crate) response: Histogram<u64>,
-    pub(crate) lag: Histogram<u64>,
+pub(crate) struct OpenRecorders {
+    pub(crate) response: Recorder,
+    pub(crate) lag: Recorder,
 }
 
 impl TransactionWindow {
@@ -63,8 +49,9 @@ impl TransactionWindow {
             succeeded: 0,
             failed: 0,
             cancelled: 0,
-            service: histogram(),
-            open: open_loop.then(|| OpenHistograms { response: histogram(), lag: histogram() }),
+            service: Recorder::new(),
+            open: open_loop
+                .then(|| OpenRecorders { response: Recorder::new(), lag: Recorder::new() }),
         }
     }
 
@@ -109,15 +96,16 @@ pub(crate) struct ShardWindow {
     /// The message of the first of them.
     pub(crate) panic: Option<String>,
     /// Response times as they would be if the shard had never been late for an instance that was
-    /// waiting. Open loop only; `None` elsewhere, and while a window is emptied.
-    pub(crate) punctual: Option<Histogram<u64>>,
+    /// waiting. `None` in a closed loop.
+    pub(crate) punctual: Option<Recorder>,
     /// The run on this shard is over.
     pub(crate) last: bool,
 }
 
 impl ShardWindow {
-    pub(crate) fn new() -> Self {
-        Self::default()
+    /// An empty window of an open or a closed loop.
+    pub(crate) fn new(open_loop: bool) -> Self {
+        Self { punctual: open_loop.then(Recorder::new), ..Self::default() }
     }
 
     /// Empties it for the next use, without giving up memory.
@@ -127,9 +115,7 @@ impl ShardWindow {
             window.reset();
         }
         let mut punctual = self.punctual.take();
-        if let Some(punctual) = &mut punctual
-            && !punctual.is_empty()
-        {
+        if let Some(punctual) = &mut punctual {
             punctual.reset();
         }
         *self = Self { transactions, punctual, ..Self::default() };
@@ -156,13 +142,12 @@ impl ShardWindow {
     pub(crate) fn record(
         &mut self,
         meta: &'static TransactionMeta,
-        open_loop: bool,
         times: Times,
         outcome: Outcome,
     ) {
         let id = meta.id();
         if !matches!(self.transactions.get(id), Some(Some(_))) {
-            self.first(meta, id, open_loop);
+            self.first(meta, id);
         }
         let Some(Some(window)) = self.transactions.get_mut(id) else { return };
         match outcome {
@@ -177,72 +162,87 @@ impl ShardWindow {
                 return;
             }
         }
-        let service = times.end.saturating_sub(times.start);
-        self.service_sum_ns += service;
-        window.service.saturating_record(service);
-        if let Some(open) = &mut window.open {
-            open.response.saturating_record(times.end.saturating_sub(times.intended));
-            open.lag.saturating_record(times.start.saturating_sub(times.intended));
-            // The wait for an instance is the target's doing and stays; what the shard added to
-            // it goes.
-            let late = times.start.saturating_sub(times.punctual);
-            let punctual = times.end.saturating_sub(times.intended.saturating_add(late));
-            self.punctual.get_or_insert_with(histogram).saturating_record(punctual);
+        let Times { intended, start, end, awaited } = times;
+        let service_ns = end.saturating_sub(start);
+        let service = Bucket::of(service_ns);
+        self.service_sum_ns += service_ns;
+        window.service.record(service);
+        if let (Some(open), Some(punctual)) = (&mut window.open, &mut self.punctual) {
+            let response = Bucket::of(end.saturating_sub(intended));
+            open.response.record(response);
+            open.lag.record(Bucket::of(start.saturating_sub(intended)));
+            punctual.record(if awaited { service } else { response });
         }
     }
 
     #[cold]
-    fn first(&mut self, meta: &'static TransactionMeta, id: usize, open_loop: bool) {
+    fn first(&mut self, meta: &'static TransactionMeta, id: usize) {
         if self.transactions.len() <= id {
             self.transactions.resize_with(id + 1, || None);
         }
-        self.transactions[id] = Some(Box::new(TransactionWindow::new(meta.name(), open_loop)));
+        let window = TransactionWindow::new(meta.name(), self.punctual.is_some());
+        self.transactions[id] = Some(Box::new(window));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use hdrhistogram::Histogram;
+
+    use super::super::recorder::histogram;
     use super::*;
 
     static META: TransactionMeta = TransactionMeta::new("get", "tests");
 
+    fn recorded(recorder: &Recorder) -> Histogram<u64> {
+        let mut histogram = histogram();
+        recorder.add_to(&mut histogram);
+        histogram
+    }
+
     #[test]
-    fn a_window_tells_the_three_times_apart() {
-        let mut window = ShardWindow::new();
-        let times = Times { intended: 1_000, punctual: 1_000, start: 5_000, end: 25_000 };
-        window.record(&META, true, times, Outcome::Succeeded);
-        let recorded = window.transactions().next().expect("one name");
-        let open = recorded.open.as_ref().expect("an open loop");
-        assert_eq!(recorded.service.max() / 100, 200);
-        assert_eq!(open.response.max() / 100, 240);
-        assert_eq!(open.lag.max() / 10, 400);
+    fn a_window_tells_the_times_apart() {
+        let times = Times { intended: 1_000, start: 5_000, end: 25_000, awaited: true };
+        // Late for an instance that waited: the shard's doing. Otherwise the target's.
+        for (awaited, punctual) in [(true, 200), (false, 240)] {
+            let mut window = ShardWindow::new(true);
+            window.record(&META, Times { awaited, ..times }, Outcome::Succeeded);
+            assert_eq!(recorded(window.punctual.as_ref().expect("open")).max() / 100, punctual);
+            let transaction = window.transactions().next().expect("one name");
+            let open = transaction.open.as_ref().expect("an open loop");
+            assert_eq!(recorded(&transaction.service).max() / 100, 200);
+            assert_eq!(recorded(&open.response).max() / 100, 240);
+            assert_eq!(recorded(&open.lag).max() / 10, 400);
+        }
     }
 
     #[test]
     fn a_value_beyond_the_range_is_counted_all_the_same() {
-        let mut window = ShardWindow::new();
-        let times = Times { intended: 0, punctual: 0, start: 0, end: u64::MAX };
-        window.record(&META, false, times, Outcome::Failed(FailureClass::Timeout));
-        let recorded = window.transactions().next().expect("one name");
-        assert_eq!(recorded.service.len(), 1);
+        let mut window = ShardWindow::new(false);
+        let times = Times { intended: 0, start: 0, end: u64::MAX, awaited: false };
+        window.record(&META, times, Outcome::Failed(FailureClass::Timeout));
+        let transaction = window.transactions().next().expect("one name");
+        assert_eq!(recorded(&transaction.service).len(), 1);
         assert_eq!(window.failures[FailureClass::Timeout.index()], 1);
     }
 
     #[test]
     fn a_cancelled_transaction_has_no_latency() {
-        let mut window = ShardWindow::new();
-        let times = Times { intended: 0, punctual: 0, start: 0, end: 9 };
-        window.record(&META, true, times, Outcome::Cancelled);
+        let mut window = ShardWindow::new(false);
+        let times = Times { intended: 0, start: 0, end: 9, awaited: false };
+        window.record(&META, times, Outcome::Cancelled);
         assert_eq!(window.cancelled(), 1);
-        assert_eq!(window.transactions().next().expect("one name").service.len(), 0);
+        let transaction = window.transactions().next().expect("one name");
+        assert!(recorded(&transaction.service).is_empty());
     }
 
     #[test]
-    fn an_emptied_window_keeps_its_histograms() {
-        let mut window = ShardWindow::new();
-        let times = Times { intended: 0, punctual: 0, start: 0, end: 9 };
-        window.record(&META, true, times, Outcome::Succeeded);
+    fn an_emptied_window_keeps_its_recorders() {
+        let mut window = ShardWindow::new(true);
+        let times = Times { intended: 0, start: 0, end: 9, awaited: false };
+        window.record(&META, times, Outcome::Succeeded);
         window.reset();
         assert_eq!((window.succeeded(), window.transactions().count()), (0, 1));
+        assert!(recorded(window.punctual.as_ref().expect("open")).is_empty());
     }
 }

@@ -12,6 +12,7 @@ use socket2::SockAddr;
 use super::Ring;
 use super::buffers::BUFFER_SIZE;
 use super::token::{Kind, Token};
+use crate::waker::remember;
 
 /// Chunks that a socket may hold unread before its reception is stopped (1 MiB). A reader that
 /// stalls then fills its own window and the peer's, not the pool that all sockets share.
@@ -124,15 +125,6 @@ impl Slot {
 
     pub(super) fn token(&self, kind: Kind, slot: u32) -> u64 {
         Token { kind, generation: self.generation, slot }.encode()
-    }
-}
-
-/// Keeps the waker of the task that polls now, without touching its reference count when it is
-/// the task that polled last.
-fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
-    match place {
-        Some(waker) if waker.will_wake(cx.waker()) => {}
-        _ => *place = Some(cx.waker().clone()),
     }
 }
 

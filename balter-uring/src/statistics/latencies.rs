@@ -84,7 +84,7 @@ impl fmt::Debug for Latencies {
 impl Default for Latencies {
     /// Without any time.
     fn default() -> Self {
-        Self::new(crate::engine::window::histogram())
+        Self::new(crate::engine::recorder::histogram())
     }
 }
 
