@@ -69,6 +69,8 @@ enum Contender {
     BalterAtFirst,
     /// After that, with as many as it has added.
     Balter,
+    /// As its guide runs it.
+    BalterAsInGuide,
     Wrk,
 }
 
@@ -93,6 +95,7 @@ impl Contender {
             Self::Glommio => "glommio TcpStream + httparse",
             Self::BalterAtFirst => "Balter 0.8.2 + reqwest, first second",
             Self::Balter => "Balter 0.8.2 + reqwest, later",
+            Self::BalterAsInGuide => "Balter 0.8.2 + reqwest, as in its guide",
             Self::Wrk => "wrk -t1",
         }
     }
@@ -101,7 +104,9 @@ impl Contender {
     fn claim(self) -> Option<(Claim, &'static str)> {
         match self {
             Self::Floor => Some((Claim::AtLeast(0.93), "× floor")),
-            Self::BalterAtFirst | Self::Balter => Some((Claim::AtLeast(4.0), "× Balter")),
+            Self::BalterAtFirst | Self::Balter | Self::BalterAsInGuide => {
+                Some((Claim::AtLeast(4.0), "× Balter"))
+            }
             Self::Wrk => Some((Claim::AtLeast(1.5), "× wrk")),
             Self::Ours | Self::Glommio => None,
         }
@@ -170,7 +175,7 @@ fn requests(plan: &Plan, asked: &Asked<'_>, whom: &str, connections: usize, has_
         vec![Contender::Ours, Contender::Floor, Contender::Glommio, Contender::BalterAtFirst];
     // It takes longer than a quick look may.
     if !plan.quick {
-        contenders.push(Contender::Balter);
+        contenders.extend([Contender::Balter, Contender::BalterAsInGuide]);
     }
     if has_wrk {
         contenders.push(Contender::Wrk);
@@ -352,14 +357,18 @@ fn measure(
             let counted = running.join().expect("glommio does not panic");
             (stretch, stretch.share(), Some(counted.expect("glommio has met no error")))
         }
-        Contender::BalterAtFirst | Contender::Balter => {
+        Contender::BalterAtFirst | Contender::Balter | Contender::BalterAsInGuide => {
             // Its first second ends before it has other numbers of instances.
             let (warm_up, length) = match contender {
-                Contender::Balter => (Duration::from_millis(2_200), length),
-                _ => (warm_up, length.min(Duration::from_millis(700))),
+                Contender::BalterAtFirst => (warm_up, length.min(Duration::from_millis(700))),
+                _ => (Duration::from_millis(2_200), length),
+            };
+            let run = match contender {
+                Contender::BalterAsInGuide => peers::BalterRun::AsInGuide,
+                _ => peers::BalterRun::AtBest { connections },
             };
             let (url, margin) = (url.clone(), Duration::from_millis(100));
-            let work = move || peers::balter(&url, connections, warm_up + length + margin);
+            let work = move || peers::balter(&url, run, warm_up + length + margin);
             let running = cpu::on_core(peers::BALTER, core, work);
             let stretch = cpu::watch(warm_up, length, served, || cpu::of_threads(peers::BALTER));
             running.join().expect("Balter does not panic").expect("tokio starts");

@@ -129,18 +129,35 @@ mod scenario {
     }
 }
 
-/// Balter 0.8.2 with reqwest, on the calling thread: one thread costs it least. The rate is out of
-/// reach, so that its limiter never waits. It begins with so many instances, and adds up to a
-/// hundred each second that the rate is not reached.
-pub(crate) fn balter(url: &str, connections: usize, length: Duration) -> io::Result<()> {
+/// How Balter is run. The rate is out of reach in each way, so that its limiter never waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum BalterRun {
+    /// As it costs least: one thread, and as many instances as there are to be connections from
+    /// the beginning. It adds up to a hundred each second that the rate is not reached.
+    AtBest { connections: usize },
+    /// As its guide writes it: tokio's default runtime, which has a worker for each core that it
+    /// may use (here one), and no hint.
+    AsInGuide,
+}
+
+/// Balter 0.8.2 with reqwest, on the calling thread's core.
+pub(crate) fn balter(url: &str, run: BalterRun, length: Duration) -> io::Result<()> {
     use balter::prelude::ConfigurableScenario as _;
     url.clone_into(&mut URL.write().expect("nobody panics with it"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut builder = match run {
+        BalterRun::AtBest { .. } => tokio::runtime::Builder::new_current_thread(),
+        BalterRun::AsInGuide => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = builder.thread_name(BALTER).enable_all().build()?;
     runtime.block_on(async {
-        let scenario = scenario::visitor()
-            .tps(1_000_000_000)
-            .hint(balter::Hint::Concurrency(connections))
-            .duration(Duration::from_secs(3_600));
+        let endless = Duration::from_secs(3_600);
+        let scenario = scenario::visitor().tps(1_000_000_000).duration(endless);
+        let scenario = match run {
+            BalterRun::AtBest { connections } => {
+                scenario.hint(balter::Hint::Concurrency(connections))
+            }
+            BalterRun::AsInGuide => scenario,
+        };
         // It ends only with a whole second; what is left is dropped with the runtime.
         let _ = tokio::time::timeout(length, scenario).await;
     });
