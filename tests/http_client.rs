@@ -83,6 +83,24 @@ fn a_request_arrives_as_it_was_made() {
 }
 
 #[test]
+fn the_test_target_answers_head_without_a_body() {
+    let target = Target::start().expect("a core");
+    let url = format!("{}bytes/1000", target.url());
+    on_shard(async move || {
+        let client = Client::new();
+        for _ in 0..3 {
+            let head = client.head(&url).send().await.expect("an answer");
+            let headers = head.headers().expect("well formed");
+            assert_eq!(headers[header::CONTENT_LENGTH], "1000");
+            assert_eq!(head.bytes().await.expect("no body"), "");
+        }
+        let whole = client.get(&url).send().await.expect("an answer");
+        assert_eq!(whole.bytes().await.expect("its body").len(), 1_000);
+    });
+    assert_eq!(target.connections(), 1, "a body would have broken the connection's framing");
+}
+
+#[test]
 fn a_requests_own_headers_replace_the_clients() {
     let (server, requests) = recording();
     let url = server.url();

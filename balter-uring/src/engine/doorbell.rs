@@ -81,3 +81,32 @@ fn ring() {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use glommio::LocalExecutorBuilder;
+
+    use super::*;
+
+    /// Nothing else wakes this executor: without the ringer it sleeps for good after the first poll.
+    #[test]
+    fn a_sleeping_executor_is_woken_again_and_again() {
+        let (done, woken) = crossbeam_channel::bounded(1);
+        let executor = LocalExecutorBuilder::default().spawn(move || async move {
+            let doorbell = Doorbell::new();
+            let mut answer = pin!(doorbell.answer());
+            let mut polls = 0;
+            std::future::poll_fn(|cx| {
+                polls += 1;
+                let _ = answer.as_mut().poll(cx);
+                if polls < 5 { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
+            let _ = done.send(());
+        });
+        executor.expect("an executor starts");
+        woken.recv_timeout(Duration::from_secs(60)).expect("it is woken");
+    }
+}

@@ -114,10 +114,17 @@ fn add(count: &AtomicU64, more: u64) {
     count.store(count.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
 
+/// What a request is owed.
+struct Answer {
+    bytes: Rc<[u8]>,
+    /// It has asked with `HEAD`.
+    head_only: bool,
+}
+
 impl Server {
     async fn serve(self: Rc<Self>, stream: TcpStream) {
         let mut decoder = RequestDecoder::new(Limits::default());
-        let mut answers: Option<Rc<[u8]>> = None;
+        let mut answers: Option<Answer> = None;
         loop {
             let received = poll_fn(|cx| stream.poll_recv(cx)).await;
             let Ok(Some(mut chunk)) = received else { return };
@@ -128,13 +135,14 @@ impl Server {
                 match decoded.event {
                     RequestEvent::Head(head) => {
                         keep_alive = head.keep_alive;
-                        answers = Some(self.answer_to(head.target));
+                        let bytes = self.answer_to(head.target);
+                        answers = Some(Answer { bytes, head_only: head.method == "HEAD" });
                     }
                     RequestEvent::NeedMore => break,
                     RequestEvent::Data(_) => {}
                     RequestEvent::End => {
-                        if let Some(bytes) = answers.take()
-                            && self.send(&stream, bytes).await.is_err()
+                        if let Some(answer) = answers.take()
+                            && self.send(&stream, answer).await.is_err()
                         {
                             return;
                         }
@@ -147,8 +155,8 @@ impl Server {
             // before it is asked for.
             if let Ok(decoded) = decoder.decode(&[])
                 && matches!(decoded.event, RequestEvent::End)
-                && let Some(bytes) = answers.take()
-                && self.send(&stream, bytes).await.is_err()
+                && let Some(answer) = answers.take()
+                && self.send(&stream, answer).await.is_err()
             {
                 return;
             }
@@ -159,8 +167,12 @@ impl Server {
         }
     }
 
-    async fn send(&self, stream: &TcpStream, bytes: Rc<[u8]>) -> io::Result<()> {
-        let bytes = self.after_the_knobs(bytes).await;
+    async fn send(&self, stream: &TcpStream, answer: Answer) -> io::Result<()> {
+        let mut bytes = self.after_the_knobs(answer.bytes).await;
+        if answer.head_only {
+            let end = bytes.windows(4).position(|end| end == b"\r\n\r\n");
+            bytes = bytes[..end.map_or(bytes.len(), |end| end + 4)].into();
+        }
         if stream.is_sending() {
             poll_fn(|cx| stream.poll_sent(cx)).await?;
         }
