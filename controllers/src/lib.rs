@@ -28,6 +28,7 @@
 mod arrival;
 mod concurrency;
 mod pacer;
+mod rate;
 mod schedule;
 mod split;
 mod verdict;
@@ -39,6 +40,9 @@ pub use concurrency::{
     ConcurrencyState, Saturation,
 };
 pub use pacer::{Pacer, PacerConfig, PacerCounts};
+pub use rate::{
+    Broken, Interval, Limit, RateConfig, RateController, RateDecision, RateState, proportion,
+};
 pub use split::{split, split_evenly};
 pub use verdict::{Evidence, Verdict, distorted, judge};
 pub use window::Window;

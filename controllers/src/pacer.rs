@@ -233,6 +233,8 @@ impl Pacer {
         self.tps = tps;
         self.measure_room();
         self.refresh();
+        // What is left of an interval may be less than a nanosecond.
+        self.advance(self.seen_ns);
     }
 
     fn measure_room(&mut self) {

@@ -1,0 +1,583 @@
+//! The search: grow, turn back, narrow down, hold.
+
+use super::probe::{CAREFUL, Confidence, Finding, Probe, QUICK, plainly_over};
+use super::{Broken, Limit};
+use crate::Window;
+
+/// Windows after a change of the rate that belong to both rates and are not judged.
+const SETTLING: u32 = 1;
+
+/// Growth per step while the limits are far: doubling finds any rate in few steps, and is above
+/// the limit for one step at most.
+const FAR: f64 = 2.0;
+
+/// The same where more than half of a limit is used.
+const NEAR: f64 = 1.25;
+
+/// A bracket this narrow is not divided any more, but refined.
+const NARROW: f64 = 1.05;
+
+/// Rounds of refinement, and windows in each: the first of them are not judged, since a queue that
+/// is near its limit takes time to find its length.
+const ROUNDS: usize = 3;
+const ROUND: u32 = 18;
+const UNJUDGED: u32 = 4;
+
+/// A round moves the rate by no more than this factor.
+const LARGEST_STEP: f64 = 1.03;
+
+/// How steeply the use of a limit is taken to grow with the rate, as a power of it: errors beyond
+/// a hard capacity grow with the 32nd at 3 %, a queue's latencies about as fast.
+const STEEPNESS: std::ops::RangeInclusive<f64> = 6.0..=60.0;
+
+/// A probe that is open for so long stands at the limit, as far as can be told in a bearable time.
+const LONGEST_PROBE: u32 = 12;
+
+/// Fewest windows for a careful finding: one alone may be an accident.
+const SHORTEST_PROBE: u32 = 6;
+
+/// A lower edge that was passed while growing is tried again when the upper one is so near.
+const UNSURE: f64 = 1.3;
+
+/// Where even the lower edge turns out to be too much, the search goes down by this, and by its
+/// square the next time.
+const DOWN: f64 = 1.1;
+
+/// While the target recovers, it is given this share of the rate that it is known to bear.
+const RECOVERY: f64 = 0.6;
+
+/// A rate is not settled on before so many transactions have been seen there.
+const FEWEST: u64 = 200;
+
+/// Recovery that takes so many windows means that the rate known to be borne no longer is.
+const LONGEST_RECOVERY: u32 = 20;
+
+/// Windows without any answer, while some are owed, after which the target stands still.
+const STILL: u32 = 3;
+
+/// Step of the adjustments while holding. The target must not be made to swing.
+const ADJUSTMENT: f64 = 0.01;
+
+/// While holding, what was seen is looked at after so many windows, and not at each: who looks
+/// often enough finds anything. At the first only whether the rate is too much, at the last it is
+/// moved towards the estimate, and what was seen is forgotten, so that a drift is not drowned.
+const LOOKS: [u32; 3] = [20, 40, 80];
+
+/// A limit that is plainly broken in so many windows in a row while holding tells that the target
+/// has changed. Fewer may be an excursion of its queue: one that is close to its capacity is at its
+/// limit by being far beyond it now and then.
+const EXCURSION: u32 = 6;
+
+/// A target that breaks a limit and does less than this share of what it is asked for has changed.
+const COLLAPSED: f64 = 0.85;
+
+/// Share of the rate that a target gets which was held above its capacity, to work off its queue.
+/// Less than half, since it may have lost half of its capacity.
+const RELIEF: f64 = 0.45;
+
+/// Breaking a limit again within so many windows tells the same.
+const SOON: u32 = 50;
+
+/// A rate that was too much while holding is not tried again for so many windows.
+const CEILING_HOLDS: u32 = 1_200;
+
+/// Settings of a [`RateController`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateConfig {
+    /// All of them are to be met.
+    pub limits: Vec<Limit>,
+    /// Where the search begins.
+    pub start_tps: u32,
+    /// The goal: never more than this.
+    pub max_tps: u32,
+}
+
+/// What the search is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum RateState {
+    /// Raising the rate; no limit was broken yet.
+    #[default]
+    Growing,
+    /// A limit was broken: at a lower rate until the target has recovered.
+    Recovering,
+    /// Between a rate that the target bears and one that it does not.
+    Narrowing,
+    /// Close to the limit, measuring how close.
+    Refining,
+    /// At the rate found, or at the goal, and watching.
+    Holding,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RateDecision {
+    /// Transactions a second from now on.
+    pub tps: u32,
+    /// What the search is doing.
+    pub state: RateState,
+    /// Index of the limit that keeps the rate from being higher; `None` while none does.
+    pub bound_by: Option<usize>,
+}
+
+/// Finds and holds the highest rate at which all limits are met. Feed it every window.
+///
+/// Limits are judged by confidence intervals: a rate is over or under only when the interval of
+/// what was seen says so; until then more windows are gathered. Windows in which nothing could
+/// have happened are no data. A rate is lowered at once and raised when the last step has been
+/// judged.
+///
+/// ```
+/// use balter_controllers::{Broken, Limit, RateConfig, RateController, Window};
+///
+/// let limits = vec![Limit::ErrorRate(0.03)];
+/// let config = RateConfig { limits, start_tps: 512, max_tps: 100_000 };
+/// let mut controller = RateController::new(config);
+/// // A target that refuses what is beyond 10 000 a second.
+/// let mut tps = 512.0_f64;
+/// for _ in 0..150 {
+///     let (asked, served) = (tps / 10.0, (tps / 10.0).min(1_000.0));
+///     let failed = (asked - served) as u64;
+///     let window = Window {
+///         length_ns: 100_000_000,
+///         succeeded: served as u64,
+///         failed,
+///         ..Window::default()
+///     };
+///     let broken = Broken { over: failed, of: asked as u64 };
+///     tps = f64::from(controller.update(&window, &[broken]).tps);
+/// }
+/// assert!((9_900.0..10_600.0).contains(&tps), "{tps}");
+/// ```
+#[derive(Debug)]
+pub struct RateController {
+    config: RateConfig,
+    tps: f64,
+    state: RateState,
+    /// Highest rate known to be borne, and lowest known not to be.
+    low: Option<Edge>,
+    high: Option<Edge>,
+    probe: Probe,
+    /// Windows that broke a limit plainly, in a row.
+    over_in_a_row: u32,
+    settling: u32,
+    /// Windows without an answer, in a row.
+    still: u32,
+    /// What succeeded in the last window, a second: a target that is asked for too much tells what
+    /// it can do.
+    succeeded_tps: f64,
+    /// What was too much while holding, and how long ago.
+    ceiling: (f64, u32),
+    /// What to go on with after recovery.
+    next: (f64, RateState),
+    refinement: Refinement,
+    /// How much the last adjustment while holding was, with its sign: one in the same direction
+    /// is larger, since the target drifts.
+    adjusted: f64,
+    /// See [`DOWN`].
+    down: f64,
+    bound_by: Option<usize>,
+}
+
+/// One end of the bracket.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    tps: f64,
+    /// By how much of its share the nearest limit was used.
+    used: f64,
+    /// Judged with care. What was passed while growing may have been too much.
+    careful: bool,
+}
+
+/// Estimates of the rate at which the limit is just met, one from each round.
+#[derive(Clone, Debug, Default)]
+struct Refinement {
+    /// Logarithms of the rates.
+    estimates: Vec<f64>,
+    steepness: f64,
+}
+
+impl Refinement {
+    fn mean(&self) -> f64 {
+        (self.estimates.iter().sum::<f64>() / self.estimates.len().max(1) as f64).exp()
+    }
+}
+
+impl RateController {
+    /// # Panics
+    /// If there is no limit, or one whose share is not between 0 and 1.
+    #[must_use]
+    pub fn new(config: RateConfig) -> Self {
+        assert!(!config.limits.is_empty(), "a rate without a limit is not searched for");
+        for limit in &config.limits {
+            let share = limit.share();
+            assert!(share > 0.0 && share < 1.0, "{limit:?}: between 0 and 1, both excluded");
+        }
+        let limits = config.limits.len();
+        let tps = f64::from(config.start_tps.min(config.max_tps).max(1));
+        Self {
+            config,
+            tps,
+            state: RateState::Growing,
+            low: None,
+            high: None,
+            probe: Probe::new(limits),
+            over_in_a_row: 0,
+            settling: SETTLING,
+            still: 0,
+            succeeded_tps: 0.0,
+            ceiling: (f64::INFINITY, 0),
+            next: (tps, RateState::Growing),
+            refinement: Refinement::default(),
+            adjusted: 0.0,
+            down: DOWN,
+            bound_by: None,
+        }
+    }
+
+    /// The current decision.
+    #[must_use]
+    pub fn decision(&self) -> RateDecision {
+        let tps = self.tps.round().clamp(1.0, f64::from(self.config.max_tps.max(1))) as u32;
+        RateDecision { tps, state: self.state, bound_by: self.bound_by }
+    }
+
+    /// Takes in what happened in one window; `broken` has an entry for each limit.
+    pub fn update(&mut self, window: &Window, broken: &[Broken]) -> RateDecision {
+        debug_assert_eq!(broken.len(), self.config.limits.len());
+        if window.length_ns == 0 || window.is_idle() {
+            return self.decision();
+        }
+        if window.completed() == 0 {
+            self.still += 1;
+            if self.still == STILL && self.state != RateState::Recovering {
+                self.fall();
+            }
+            return self.decision();
+        }
+        self.still = 0;
+        self.succeeded_tps = window.succeeded as f64 * 1e9 / window.length_ns as f64;
+        if self.state == RateState::Recovering {
+            self.recover(window, broken);
+            return self.decision();
+        }
+        if let Some((limit, used)) = self.plainly_over(broken) {
+            self.turn_back(limit, used);
+            return self.decision();
+        }
+        if self.settling > 0 {
+            self.settling -= 1;
+            return self.decision();
+        }
+        self.probe.push(window, broken);
+        match self.state {
+            RateState::Growing => self.grow(),
+            RateState::Narrowing => self.narrow(),
+            RateState::Refining => self.refine(),
+            RateState::Holding => self.hold(),
+            RateState::Recovering => {}
+        }
+        self.decision()
+    }
+
+    /// What breaks a limit by far is not waited for: ten times its share in one window, or four
+    /// times in each of two, those of settling included.
+    fn plainly_over(&mut self, broken: &[Broken]) -> Option<(usize, f64)> {
+        let limits = &self.config.limits;
+        let Some(over) = plainly_over(broken, limits, 4.0) else {
+            self.over_in_a_row = 0;
+            return None;
+        };
+        self.over_in_a_row += 1;
+        let windows = match self.state {
+            RateState::Holding if self.succeeded_tps >= COLLAPSED * self.tps => EXCURSION,
+            RateState::Holding => 2,
+            _ if plainly_over(broken, limits, 10.0).is_some() => 1,
+            _ => 2,
+        };
+        (self.over_in_a_row >= windows).then_some(over)
+    }
+
+    fn judge(&self, confidence: Confidence) -> Finding {
+        self.probe.judge(&self.config.limits, confidence)
+    }
+
+    fn used(&self) -> f64 {
+        self.probe.nearest(&self.config.limits).map_or(0.0, |(_, used)| used)
+    }
+
+    fn grow(&mut self) {
+        match self.judge(QUICK) {
+            Finding::Over(limit) if self.probe.windows >= SHORTEST_PROBE => {
+                self.turn_back(limit, self.used());
+            }
+            Finding::Under => {
+                let used = self.used();
+                self.low = Some(Edge { tps: self.tps, used, careful: false });
+                if self.tps >= f64::from(self.config.max_tps) {
+                    self.bound_by = None;
+                    self.settle_at(self.tps);
+                    return;
+                }
+                let factor = if used < 0.5 { FAR } else { NEAR };
+                let next = self.tps * factor;
+                match self.high {
+                    Some(high) if next >= high.tps => self.halve(),
+                    _ => self.go_to(next, RateState::Growing),
+                }
+            }
+            Finding::Open if self.probe.windows >= LONGEST_PROBE && self.probe.seen() >= FEWEST => {
+                self.begin_to_refine(self.tps);
+            }
+            Finding::Over(_) | Finding::Open => {}
+        }
+    }
+
+    fn narrow(&mut self) {
+        let finding = self.judge(CAREFUL);
+        if self.probe.windows < SHORTEST_PROBE {
+            return;
+        }
+        match finding {
+            Finding::Over(limit) => self.turn_back(limit, self.used()),
+            Finding::Under => {
+                self.low = Some(Edge { tps: self.tps, used: self.used(), careful: true });
+                self.down = DOWN;
+                self.halve();
+            }
+            Finding::Open if self.probe.windows >= LONGEST_PROBE && self.probe.seen() >= FEWEST => {
+                self.begin_to_refine(self.tps);
+            }
+            Finding::Open => {}
+        }
+    }
+
+    /// The search has come down to about this rate.
+    fn begin_to_refine(&mut self, tps: f64) {
+        let steepness = match (self.low, self.high) {
+            (Some(low), Some(high)) if high.tps > low.tps => {
+                let use_grew = high.used.clamp(1.01, 20.0) / low.used.clamp(0.05, 0.99);
+                use_grew.ln() / (high.tps / low.tps).ln()
+            }
+            _ => 0.0,
+        };
+        let steepness = steepness.clamp(*STEEPNESS.start(), *STEEPNESS.end());
+        self.refinement = Refinement { estimates: Vec::new(), steepness };
+        self.go_to(tps, RateState::Refining);
+    }
+
+    fn refine(&mut self) {
+        if self.probe.windows < ROUND || self.probe.seen() < FEWEST {
+            return;
+        }
+        if let Some((limit, used)) = self.probe.nearest(&self.config.limits) {
+            self.bound_by = Some(limit);
+            self.refined(used);
+        }
+        if self.refinement.estimates.len() < ROUNDS {
+            self.go_to(self.refinement.mean(), RateState::Refining);
+        } else {
+            self.settle_at(self.refinement.mean());
+        }
+    }
+
+    /// Takes in how much of the limit was used at the current rate.
+    fn refined(&mut self, used: f64) {
+        let step = (used.clamp(0.05, 20.0).ln() / self.refinement.steepness)
+            .clamp(-LARGEST_STEP.ln(), LARGEST_STEP.ln());
+        self.refinement.estimates.push(self.tps.ln() - step);
+    }
+
+    /// The current rate is too much.
+    fn turn_back(&mut self, limit: usize, used: f64) {
+        self.bound_by = Some(limit);
+        match self.state {
+            RateState::Holding => return self.overrun(),
+            RateState::Refining => {
+                self.refined(20.0);
+                let after = match self.refinement.estimates.len() {
+                    0..ROUNDS => RateState::Refining,
+                    _ => RateState::Holding,
+                };
+                return self.recover_to(self.refinement.mean(), after);
+            }
+            _ => {}
+        }
+        let high = Edge { tps: self.tps, used: used.max(1.01), careful: true };
+        self.high = Some(high);
+        // A lower edge at or above the new upper one was an accident.
+        let low_was_wrong = self.low.is_some_and(|low| low.tps >= self.tps);
+        if low_was_wrong {
+            self.low = None;
+        }
+        match self.low {
+            // Before the search trusts it with the rest.
+            Some(low) if !low.careful && high.tps / low.tps <= UNSURE => {
+                self.recover_to(low.tps, RateState::Narrowing);
+            }
+            Some(low) if high.tps / low.tps <= NARROW => {
+                let tps = (low.tps * high.tps).sqrt();
+                self.begin_to_refine(tps);
+                self.recover_to(tps, RateState::Refining);
+            }
+            Some(low) => self.recover_to(self.guess(low, high), RateState::Narrowing),
+            None if self.state == RateState::Narrowing => {
+                let next = self.tps / self.down;
+                self.down *= self.down;
+                self.recover_to(next, RateState::Narrowing);
+            }
+            None => self.recover_to(self.tps / 2.0, RateState::Growing),
+        }
+    }
+
+    /// A limit is plainly broken while holding. A target that was held a little above its capacity
+    /// is relieved and held a little lower; one that has changed breaks the limit again, or does
+    /// less than before.
+    fn overrun(&mut self) {
+        let again = self.ceiling.0.is_finite() && self.ceiling.1 < SOON;
+        if again || self.succeeded_tps < COLLAPSED * self.tps {
+            return self.fall();
+        }
+        let tps = self.tps;
+        self.ceiling = (tps, 0);
+        self.adjusted = 0.0;
+        self.recover_to(tps / LARGEST_STEP.sqrt(), RateState::Holding);
+        self.tps = tps * RELIEF;
+    }
+
+    /// The target has changed: what was known of it no longer holds.
+    fn fall(&mut self) {
+        let from = self.tps;
+        self.low = None;
+        self.high = Some(Edge { tps: from, used: 2.0, careful: false });
+        self.ceiling = (f64::INFINITY, 0);
+        // A little less than what it still does, where that is known.
+        let told = self.succeeded_tps * RECOVERY;
+        let next = if told > 0.0 && told < from / 2.0 { told } else { from / 2.0 };
+        self.recover_to(next, RateState::Growing);
+    }
+
+    /// Next rate of the search between the two edges.
+    fn halve(&mut self) {
+        let (Some(low), Some(high)) = (self.low, self.high) else { return };
+        if high.tps / low.tps <= NARROW {
+            self.begin_to_refine((low.tps * high.tps).sqrt());
+        } else {
+            self.go_to(self.guess(low, high), RateState::Narrowing);
+        }
+    }
+
+    /// Where the limit should be used in full, if its use grew by the same factor for each factor
+    /// of the rate; kept away from the edges, so that the bracket always shrinks.
+    fn guess(&self, low: Edge, high: Edge) -> f64 {
+        let width = (high.tps / low.tps).ln();
+        let (low_use, high_use) =
+            (low.used.clamp(0.02, 0.99).ln(), high.used.clamp(1.01, 50.0).ln());
+        let at = (-low_use / (high_use - low_use)).clamp(0.25, 0.75);
+        let guess = low.tps * (width * at).exp();
+        let told = self.succeeded_tps;
+        // At the upper edge, just now.
+        if self.tps >= high.tps && told < guess && told > low.tps * NARROW { told } else { guess }
+    }
+
+    fn recover_to(&mut self, tps: f64, state: RateState) {
+        let tps = tps.max(1.0);
+        self.next = (tps, state);
+        let borne = self.low.map_or(tps, |low| low.tps.min(tps));
+        // A target that stands still answers nothing, which is no rate to go on with.
+        let told = if self.succeeded_tps > 0.0 { self.succeeded_tps } else { borne };
+        let borne = borne.min(told.max(borne / 10.0));
+        self.tps = (borne * RECOVERY).max(1.0);
+        self.state = RateState::Recovering;
+        self.reset();
+    }
+
+    fn recover(&mut self, window: &Window, broken: &[Broken]) {
+        self.probe.windows += 1;
+        if self.probe.windows <= SETTLING {
+            return;
+        }
+        let over = broken
+            .iter()
+            .zip(&self.config.limits)
+            .any(|(seen, limit)| seen.share().is_some_and(|share| share > limit.share()));
+        let (tps, state) = self.next;
+        if self.probe.windows.is_multiple_of(5) {
+            // Not even this lets it recover.
+            self.tps = (self.tps * RECOVERY).max(1.0);
+        }
+        if !over && window.backlog <= window.planned / 10 {
+            self.go_to(tps, state);
+        } else if self.probe.windows > LONGEST_RECOVERY {
+            // Not even that is borne.
+            self.low = None;
+            self.high = Some(Edge { tps, used: 2.0, careful: false });
+            self.recover_to(tps / 2.0, RateState::Growing);
+        }
+    }
+
+    fn hold(&mut self) {
+        self.ceiling.1 += 1;
+        if self.ceiling.1 > CEILING_HOLDS {
+            self.ceiling = (f64::INFINITY, 0);
+        }
+        let [first, _, last] = LOOKS;
+        let windows = self.probe.windows;
+        if !LOOKS.contains(&windows) {
+            return;
+        }
+        match self.judge(CAREFUL) {
+            Finding::Over(limit) => {
+                self.bound_by = Some(limit);
+                self.ceiling = (self.tps, 0);
+                // Over again at the first look: a drift.
+                let drifts = self.adjusted < 0.0 && windows == first;
+                self.adjust(-if drifts { self.adjusted.abs() * 1.5 } else { ADJUSTMENT });
+            }
+            Finding::Under if windows > first => {
+                // Far below all limits it is a target that has become faster.
+                let again = self.adjusted > 0.0 && self.used() < 0.3;
+                self.raise(if again { self.adjusted * 1.5 } else { ADJUSTMENT });
+            }
+            _ if windows == last => {
+                let step = -self.used().clamp(0.05, 20.0).ln() / self.refinement.steepness.max(6.0);
+                if step > 0.0 {
+                    self.raise(step.min(ADJUSTMENT) / 2.0);
+                } else {
+                    self.adjust(step.max(-ADJUSTMENT) / 2.0);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn raise(&mut self, by: f64) {
+        let most = f64::from(self.config.max_tps).min(self.ceiling.0 * (1.0 - ADJUSTMENT / 2.0));
+        let by = by.min(most / self.tps - 1.0);
+        self.adjust(by.max(0.0));
+    }
+
+    fn adjust(&mut self, by: f64) {
+        self.adjusted = by.clamp(-0.2, 0.2);
+        self.tps = (self.tps * (1.0 + self.adjusted)).clamp(1.0, f64::from(self.config.max_tps));
+        self.reset();
+    }
+
+    fn settle_at(&mut self, tps: f64) {
+        self.adjusted = 0.0;
+        self.go_to(tps, RateState::Holding);
+    }
+
+    fn go_to(&mut self, tps: f64, state: RateState) {
+        self.tps = tps.clamp(1.0, f64::from(self.config.max_tps.max(1)));
+        self.state = state;
+        self.reset();
+    }
+
+    fn reset(&mut self) {
+        let limits = self.config.limits.len();
+        self.probe = Probe::new(limits);
+        self.over_in_a_row = 0;
+        self.settling = if self.state == RateState::Refining { UNJUDGED } else { SETTLING };
+    }
+}
