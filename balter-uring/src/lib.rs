@@ -55,6 +55,7 @@ mod engine;
 mod failure;
 pub mod http;
 pub mod net;
+mod observe;
 mod preflight;
 // The kernel reads and writes memory that the ring promises to keep: the one place for `unsafe`.
 #[allow(unsafe_code)]

@@ -6,7 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use balter_controllers::{
-    ConcurrencyConfig, ConcurrencyController, ConcurrencyGoal, Window, split, split_evenly,
+    ConcurrencyConfig, ConcurrencyController, ConcurrencyGoal, ConcurrencyState, Window, split,
+    split_evenly,
 };
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use futures_channel::oneshot;
@@ -23,6 +24,7 @@ use super::signals::Listening;
 use super::totals::{Summary, Totals, for_controllers};
 use super::window::ShardWindow;
 use crate::config::{Load, Observer, Progress, RunConfig};
+use crate::observe::{Published, State};
 use crate::statistics::RunStatistics;
 use crate::{RunError, cores};
 
@@ -226,6 +228,7 @@ struct Run {
     interrupted: bool,
     listening: Option<Listening>,
     observed: Option<Observed>,
+    published: Published,
     done: Option<oneshot::Sender<Result<RunStatistics, RunError>>>,
     interest: Weak<()>,
 }
@@ -250,6 +253,7 @@ impl Run {
         };
         let parts = shards.len() as u32;
         let totals = Totals::new(shards.iter().map(|shard| shard.core));
+        let published = Published::new(name, shards.iter().map(|shard| shard.core));
         let window_ns = nanoseconds(config.window).max(1_000_000);
         let timeout_ns = nanoseconds(config.timeout);
         // Longer than the timeout nothing stays in flight, but that it has passed is noticed late:
@@ -309,6 +313,7 @@ impl Run {
             interrupted: false,
             listening,
             observed: config.progress.map(Observed::new),
+            published,
             done: Some(done),
             interest,
         }
@@ -326,6 +331,7 @@ impl Run {
         let mut window = report.window;
         let interval = self.observed.as_mut().map(|observed| &mut observed.response);
         self.totals.add(part, &window, interval);
+        self.published.window(part, &window);
         self.tick.merge(&for_controllers(&window));
         let share = &mut self.shares[part];
         share.reported = true;
@@ -361,15 +367,35 @@ impl Run {
             observed.show(self.name, self.goal_tps, end_ns.saturating_sub(self.start_ns));
         }
         if self.course > Course::Run || window.start_ns >= self.end_ns {
+            self.publish(&window, ConcurrencyState::Stable);
             return;
         }
-        let limit = self.concurrency.update(&window).limit;
+        let decision = self.concurrency.update(&window);
+        self.publish(&window, decision.state);
+        let limit = decision.limit;
         let shards = self.shares.len();
         let working = shards.min(self.max_concurrency as usize);
         let budgets = budgets(self.load, self.goal_tps, limit, shards, working);
         for (share, budget) in self.shares.iter().zip(budgets) {
             share.slot.grant(budget);
         }
+    }
+
+    fn publish(&mut self, window: &Window, state: ConcurrencyState) {
+        self.published.tick(&State {
+            concurrency: window.instances,
+            goal_tps: self.goal_tps,
+            latency_goal_tps: None,
+            error_goal_tps: None,
+            concurrency_state: match state {
+                ConcurrencyState::Stable => 0,
+                ConcurrencyState::Working => 1,
+                ConcurrencyState::Limited => -1,
+            },
+            error_state: 0,
+            backlog: window.backlog,
+            in_flight: window.in_flight,
+        });
     }
 
     /// What has to be noticed without a window.
@@ -434,6 +460,7 @@ impl Run {
         if self.shares.iter().any(|share| share.reported) {
             self.tick();
         }
+        self.published.end();
         let end_ns = self.stopped_ns.unwrap_or(self.end_ns).min(self.end_ns).max(self.start_ns);
         // A run without an end whose shards are all lost ended with its last window.
         let end_ns = if end_ns == u64::MAX { self.last_tick_ns } else { end_ns };

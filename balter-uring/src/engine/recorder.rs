@@ -43,7 +43,7 @@ impl Bucket {
     }
 
     /// The shortest time that falls into it.
-    const fn lowest_ns(self) -> u64 {
+    pub(crate) const fn lowest_ns(self) -> u64 {
         if self.0 < 2 * HALF {
             return self.0 as u64;
         }
@@ -84,7 +84,8 @@ impl Recorder {
         }
     }
 
-    fn recorded(&self) -> impl Iterator<Item = (Bucket, u64)> {
+    /// The buckets that hold something, in order, and how much.
+    pub(crate) fn recorded(&self) -> impl Iterator<Item = (Bucket, u64)> {
         let counts = if self.first <= self.last { &self.counts[self.used()] } else { &[] };
         let indexed = counts.iter().enumerate().filter(|&(_, &count)| count > 0);
         indexed.map(|(offset, &count)| (Bucket(self.first + offset), count))
