@@ -7,6 +7,7 @@ use balter_controllers::Window;
 use crate::engine::recorder::histogram;
 use crate::engine::totals::{Totals, for_controllers};
 use crate::engine::window::{Outcome, ShardWindow, Times};
+use crate::observe::Published;
 use crate::transaction::TransactionMeta;
 
 pub use crate::ring::floor;
@@ -24,17 +25,29 @@ pub struct MergeCost {
     pub counted: u64,
 }
 
+/// Who is told of the windows beside the statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Nobody.
+    Nobody,
+    /// An observer, as by `on_progress`.
+    Observer,
+    /// The metrics recorder of the thread that merges.
+    Recorder,
+}
+
 static TRANSACTION: TransactionMeta = TransactionMeta::new("merged", "balter_uring::bench_support");
 
 /// Merges `rounds` windows of each of `shards` shards as the aggregator does: into the totals,
-/// for the controllers, for an observer where there is one, and empties them for their next use.
+/// for the controllers, for whoever is told of them, and empties them for their next use.
 ///
 /// Each window has one transaction of an open loop, with its three histograms, recorded
 /// `transactions` times. Only the merging is timed, not the recording.
 #[must_use]
-pub fn merge(shards: usize, rounds: usize, transactions: u64, observed: bool) -> MergeCost {
+pub fn merge(shards: usize, rounds: usize, transactions: u64, told: Told) -> MergeCost {
     let mut totals = Totals::new(0..shards);
-    let mut interval = observed.then(histogram);
+    let mut interval = (told == Told::Observer).then(histogram);
+    let mut published = (told == Told::Recorder).then(|| Published::new("merged", 0..shards));
     // As on the shards: each window is an allocation of its own, used again.
     let mut windows: Vec<_> = (0..shards).map(|_| Box::new(ShardWindow::new(true))).collect();
     let mut random = 0x9E37_79B9_7F4A_7C15_u64;
@@ -47,6 +60,9 @@ pub fn merge(shards: usize, rounds: usize, transactions: u64, observed: bool) ->
         let mut tick = Window::default();
         for (part, window) in windows.iter_mut().enumerate() {
             totals.add(part, window, interval.as_mut());
+            if let Some(published) = &mut published {
+                published.window(part, window);
+            }
             tick.merge(&for_controllers(window));
             window.reset();
         }

@@ -38,8 +38,33 @@
 //! [`lag`](RunStatistics::lag), the difference, which is this generator's own lateness. Counts
 //! add up ([`Counts`]), and the [`Verdict`] says what bounded the run.
 //!
+//! # Metrics
+//!
+//! While a run goes on, it tells the recorder of the [`metrics`](https://docs.rs/metrics) crate
+//! that the process has installed before, once a window (100 ms). The names are Balter's:
+//!
+//! | metric | kind | value |
+//! |---|---|---|
+//! | `{transaction}_success`, `{transaction}_error` | counter | transactions |
+//! | `{transaction}_latency` | histogram | seconds, of completed transactions, from when they were due |
+//! | `balter_{scenario}_concurrency` | gauge | scenario instances |
+//! | `balter_{scenario}_goal_tps` | gauge | transactions a second asked for; 0 in a closed loop |
+//! | `balter_{scenario}_cc_state` | gauge | concurrency controller: 0 stable, 1 working, −1 limited |
+//! | `balter_{scenario}_lag` | histogram | seconds, from when transactions were due to their start |
+//! | `balter_{scenario}_missed` | counter | transactions that were due and dropped |
+//! | `balter_{scenario}_failures` | counter | failures, by label `class` |
+//! | `balter_{scenario}_backlog`, `balter_{scenario}_in_flight` | gauge | transactions |
+//! | `balter_{scenario}_shard_busy` | gauge | share of its time that a shard was busy, by label `core` |
+//!
+//! Counters and histograms are those of the process: runs of one scenario add to each other, and
+//! the gauges are of the one that told last. When a run is over its gauges are zero. Without a
+//! recorder nothing is told. An exporter may keep each value by itself (that for Prometheus does,
+//! until it is next scraped), so what it costs grows with the rate, on the aggregator's thread and
+//! never on a shard's.
+//!
 //! # Features
 //!
+//! * `metrics`, on by default: the metrics above.
 //! * `json`: bodies of requests and responses as JSON.
 //! * `serde`: [`RunStatistics`] can be serialized and deserialized.
 
