@@ -143,7 +143,7 @@ fn a_prometheus_has_all_that_the_dashboard_asks_for() {
         let seen = async move {
             let _ = stopped.recv().await;
         };
-        wait(futures_lite::future::or(run, seen));
+        futures_lite::future::block_on(futures_lite::future::or(run, seen));
     });
 
     let dashboard = include_str!("../examples/metrics/grafana-dashboard.json");
