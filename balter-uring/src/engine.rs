@@ -8,6 +8,8 @@ pub(crate) mod executor;
 pub(crate) mod instance;
 pub(crate) mod pool;
 pub(crate) mod recorder;
+#[cfg(feature = "tokio")]
+pub(crate) mod remote_wake;
 pub(crate) mod run;
 pub(crate) mod shard;
 pub(crate) mod signals;

@@ -67,6 +67,9 @@
 //! * `metrics`, on by default: the metrics above.
 //! * `json`: bodies of requests and responses as JSON.
 //! * `serde`: [`RunStatistics`] can be serialized and deserialized.
+//! * `tokio`: clients made for tokio, such as reqwest, work inside scenarios. They find the context
+//!   of a runtime there, whose I/O goes on in threads of its own. It is the slow road: each answer
+//!   crosses from one thread to another, where [`http::Client`] and [`net`] stay on the shard.
 
 #![deny(unsafe_code)]
 
@@ -90,6 +93,8 @@ mod statistics;
 pub mod target;
 mod task;
 pub mod time;
+#[cfg(feature = "tokio")]
+mod tokio_context;
 mod transaction;
 mod waker;
 

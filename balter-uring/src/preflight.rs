@@ -101,6 +101,12 @@ pub enum PreflightError {
         /// The system's answer.
         reason: String,
     },
+    /// The runtime of the feature `tokio` could not start.
+    #[error("the tokio runtime for the code of scenarios could not start: {reason}")]
+    Tokio {
+        /// The system's answer.
+        reason: String,
+    },
 }
 
 /// Checks that `shards` shards can run, raising the soft limit of descriptors to the hard one.

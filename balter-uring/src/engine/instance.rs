@@ -233,7 +233,11 @@ impl Guarded {
         let outer = CURRENT.with(|current| current.replace(Some(Rc::clone(&self.instance))));
         // Unwind safety: after a panic the future is dropped, not polled again, and the run's
         // tables are only borrowed for the length of their own methods, which do not panic.
-        let result = catch_unwind(AssertUnwindSafe(|| run(self)));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(feature = "tokio")]
+            let _context = crate::tokio_context::enter();
+            run(self)
+        }));
         CURRENT.with(|current| *current.borrow_mut() = outer);
         result
     }

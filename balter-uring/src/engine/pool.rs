@@ -55,6 +55,8 @@ pub(crate) fn prepare(config: &RunConfig, factory: &Maker) -> Result<Prepared, R
     };
     let shards =
         cores.iter().map(|&core| pool.shard(core, &cores)).collect::<Result<Vec<_>, _>>()?;
+    #[cfg(feature = "tokio")]
+    pool.start_tokio(&allowed)?;
     drop(guard);
     // Here, since cloning the scenario's arguments is user code, which may panic: that must hit
     // neither the aggregator nor other runs.
@@ -96,6 +98,13 @@ impl Pool {
         let shard = spawn(core, descriptors)?;
         self.shards.insert(core, shard.clone());
         Ok(shard)
+    }
+
+    #[cfg(feature = "tokio")]
+    fn start_tokio(&self, allowed: &[usize]) -> Result<(), PreflightError> {
+        let shards: Vec<_> = self.shards.keys().copied().collect();
+        crate::tokio_context::start(allowed, &shards)
+            .map_err(|reason| PreflightError::Tokio { reason })
     }
 
     fn forget(&mut self, core: usize) {

@@ -312,7 +312,10 @@ impl ShardRun {
             self.instances.set(self.instances.get() + 1);
         }
         self.shard.stir();
-        executor::spawn_local(Guarded::new(instance, key, future));
+        let task = Guarded::new(instance, key, future);
+        #[cfg(feature = "tokio")]
+        let task = super::remote_wake::Reachable::new(self.shard.inbox(), task);
+        executor::spawn_local(task);
     }
 
     /// A task has ended.
@@ -476,7 +479,21 @@ impl Next {
     }
 }
 
+/// What tokio's own panics say where there is no runtime.
+const NO_RUNTIME: &str = "there is no reactor running";
+
 fn message(payload: &(dyn Any + Send)) -> String {
+    let message = text(payload);
+    if !cfg!(feature = "tokio") && message.contains(NO_RUNTIME) {
+        return format!(
+            "{message}. Clients made for tokio need the feature `tokio` of balter-uring inside a \
+             scenario"
+        );
+    }
+    message
+}
+
+fn text(payload: &(dyn Any + Send)) -> String {
     payload
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())

@@ -8,6 +8,8 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::clock::Clock;
 use super::executor;
+#[cfg(feature = "tokio")]
+use super::remote_wake::Inbox;
 use super::run::{Next, RunSpec, ShardRun};
 use super::timers::Timers;
 use crate::ring::{self, Ring, RingWaker, Wait};
@@ -85,6 +87,8 @@ pub(crate) struct Shard {
     services: Cell<u32>,
     pub(crate) timers: Timers,
     pub(crate) ring: Rc<Ring>,
+    #[cfg(feature = "tokio")]
+    inbox: std::sync::Arc<Inbox>,
 }
 
 impl Shard {
@@ -125,6 +129,12 @@ impl Shard {
         self.services.set(self.services.get() - 1);
     }
 
+    /// Where other threads leave the tasks that they have woken.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn inbox(&self) -> &std::sync::Arc<Inbox> {
+        &self.inbox
+    }
+
     /// Runs a future of a service on this shard, guarded like any other task's polls are not: the
     /// crate's own services must not panic.
     pub(crate) fn spawn_service(self: &Rc<Self>, future: impl Future<Output = ()> + 'static) {
@@ -163,6 +173,8 @@ pub(crate) async fn main(
         runs: RefCell::new(Vec::new()),
         services: Cell::new(0),
         timers: Timers::default(),
+        #[cfg(feature = "tokio")]
+        inbox: Inbox::new(ring.waker()),
         ring: Rc::clone(&ring),
     });
     ring::set_current(Some(ring));
@@ -229,11 +241,15 @@ async fn drive(shard: &Rc<Shard>, commands: &Receiver<Command>) {
         // Tasks that ran may have woken others, which only another turn would find.
         let ready = shard.stirred.replace(false) || was_active;
         let wait = wait(now, next, ready, idle_for, &busy_with);
+        #[cfg(feature = "tokio")]
+        let wait = shard.inbox.before(wait);
         let turn = match shard.ring.turn(wait) {
             Ok(turn) => turn,
             // Nothing can go on without its ring. The thread's end tells the aggregator.
             Err(error) => panic!("balter-uring: the ring of a shard failed: {error}"),
         };
+        #[cfg(feature = "tokio")]
+        shard.inbox.deliver();
         shard.slice_end.set(shard.now() + SLICE_NS);
         executor::yield_now().await;
         was_active = turn.completed + turn.submitted > 0 || shard.polls.get() != polls_before;
