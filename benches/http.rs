@@ -1,5 +1,5 @@
 //! Requests a second on one generator core, side by side with what else there is; large bodies;
-//! memory of an instance.
+//! memory of an instance; under the feature `tokio`, reqwest here and under Balter.
 //!
 //! The target has the last core to itself and is the same for all; its count over the same stretch
 //! of time is what all contenders are compared by. Requests are asked of two targets: the crate's
@@ -13,6 +13,7 @@
 //! ```text
 //! cargo bench --bench http
 //! cargo bench --bench http -- requests
+//! cargo bench --bench http --features tokio -- tokio
 //! ```
 
 // The macros of Balter 0.8.2 expand to paths that begin with `::balter`.
@@ -26,6 +27,8 @@ mod harness;
 mod memory;
 #[path = "support/peers.rs"]
 mod peers;
+#[path = "support/slow_road.rs"]
+mod slow_road;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -63,6 +66,8 @@ const BOUND: f64 = 0.95;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Contender {
     Ours,
+    /// With reqwest in its scenario, under the feature `tokio`.
+    OursWithReqwest,
     Floor,
     Glommio,
     /// In its first second, with as many instances as it was told to begin with: its best.
@@ -91,6 +96,7 @@ impl Contender {
     fn name(self) -> &'static str {
         match self {
             Self::Ours => "balter-uring",
+            Self::OursWithReqwest => "balter-uring + reqwest, feature tokio",
             Self::Floor => "floor: bare io_uring loop",
             Self::Glommio => "glommio TcpStream + httparse",
             Self::BalterAtFirst => "Balter 0.8.2 + reqwest, first second",
@@ -108,7 +114,7 @@ impl Contender {
                 Some((Claim::AtLeast(4.0), "× Balter"))
             }
             Self::Wrk => Some((Claim::AtLeast(1.5), "× wrk")),
-            Self::Ours | Self::Glommio => None,
+            Self::Ours | Self::OursWithReqwest | Self::Glommio => None,
         }
     }
 }
@@ -167,6 +173,9 @@ fn main() {
     }
     if plan.wants("bodies") {
         bodies(&plan, has_wrk);
+    }
+    if plan.wants("tokio") {
+        slow_road::compare(&plan);
     }
 }
 
@@ -341,6 +350,11 @@ fn measure(
             assert!(counts.add_up() && counts.failed == 0, "{counts:?} {:?}", statistics.failures);
             assert!(!statistics.shards[0].lost, "the shard stands still: {:?}", statistics.verdict);
             (stretch, stretch.share() * statistics.shards[0].busy, Some(counts.succeeded))
+        }
+        Contender::OursWithReqwest => {
+            let (stretch, counted) =
+                slow_road::measure(core, url, connections, (warm_up, length), served);
+            (stretch, stretch.share(), Some(counted))
         }
         Contender::Floor => {
             let response_len = response_len(address);

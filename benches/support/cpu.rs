@@ -3,9 +3,10 @@
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// The core that generates and the core of the target: the first and the last that this process
@@ -29,6 +30,29 @@ pub(crate) fn pin(core: usize) {
     let mut set = CpuSet::new();
     set.set(core);
     sched_setaffinity(None, &set).expect("the core is one that this process may use");
+}
+
+/// Keeps the living threads of this process whose names begin so on one core. Answers how many.
+///
+/// # Panics
+/// If the core is not one of [`cores`].
+pub(crate) fn pin_threads(name: &str, core: usize) -> usize {
+    let mut set = CpuSet::new();
+    set.set(core);
+    let id = |task: &Path| Pid::from_raw(task.file_name()?.to_str()?.parse().ok()?);
+    let ids = threads(name).filter_map(|task| id(&task));
+    ids.map(|id| sched_setaffinity(Some(id), &set).expect("the core is one of this process"))
+        .count()
+}
+
+/// Directories in `/proc` of the living threads of this process whose names begin so.
+fn threads(name: &str) -> impl Iterator<Item = PathBuf> {
+    // The kernel keeps 15 bytes of a name.
+    let name = name[..name.len().min(15)].to_owned();
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    tasks.map(|task| task.path()).filter(move |task| {
+        fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.starts_with(&name))
+    })
 }
 
 /// Runs `work` on a new thread of that name (15 bytes at most are kept) pinned to `core`.
@@ -64,11 +88,7 @@ impl Used {
 
 /// What the living threads of this process whose names begin so have used.
 pub(crate) fn of_threads(name: &str) -> Used {
-    // The kernel keeps 15 bytes of a name.
-    let name = &name[..name.len().min(15)];
-    sum("/proc/self/task".as_ref(), |task| {
-        fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.starts_with(name))
-    })
+    sum(threads(name))
 }
 
 /// What the shard of a core has used.
@@ -79,18 +99,16 @@ pub(crate) fn of_shard(core: usize) -> Used {
 
 /// What the living threads of another process have used.
 pub(crate) fn of_process(pid: u32) -> Used {
-    sum(format!("/proc/{pid}/task").as_ref(), |_| true)
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    sum(tasks.map(|task| task.path()))
 }
 
-fn sum(tasks: &Path, counts: impl Fn(&Path) -> bool) -> Used {
+fn sum(tasks: impl Iterator<Item = PathBuf>) -> Used {
     let mut sum = Used::default();
-    let Ok(tasks) = fs::read_dir(tasks) else { return sum };
     // A thread that ends meanwhile is no longer there to be read.
-    for task in tasks.flatten().map(|task| task.path()).filter(|task| counts(task)) {
-        if let Some(used) = used_by(&task.join("schedstat")) {
-            sum.ran += used.ran;
-            sum.waited += used.waited;
-        }
+    for used in tasks.filter_map(|task| used_by(&task.join("schedstat"))) {
+        sum.ran += used.ran;
+        sum.waited += used.waited;
     }
     sum
 }
