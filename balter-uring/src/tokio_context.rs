@@ -10,7 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::runtime::{Builder, EnterGuard, Runtime};
 
-static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
+static RUNTIME: OnceLock<Result<Context, String>> = OnceLock::new();
+
+struct Context {
+    runtime: Runtime,
+    shares_cores: bool,
+}
 
 /// Starts the runtime, unless it is there. Its threads keep to those of the cores `allowed` that
 /// have no shard, if there are such: a shard spins while it waits for answers, and whoever shares
@@ -26,20 +31,24 @@ pub(crate) fn start(allowed: &[usize], shards: &[usize]) -> Result<(), String> {
 /// no runtime.
 #[inline]
 pub(crate) fn enter() -> Option<EnterGuard<'static>> {
-    RUNTIME.get()?.as_ref().ok().map(Runtime::enter)
+    RUNTIME.get()?.as_ref().ok().map(|context| context.runtime.enter())
 }
 
-fn build(allowed: &[usize], shards: &[usize]) -> Result<Runtime, String> {
+/// Every core has a shard, so that the runtime's threads run on those.
+pub(crate) fn shares_cores() -> bool {
+    matches!(RUNTIME.get(), Some(Ok(context)) if context.shares_cores)
+}
+
+fn build(allowed: &[usize], shards: &[usize]) -> Result<Context, String> {
     let free: Vec<_> = allowed.iter().copied().filter(|core| !shards.contains(core)).collect();
-    // One worker serves some three shards' sockets at most; where every core has a shard, the
-    // kernel finds out which of them leave some time over.
-    let (workers, cores) = match free.len() {
-        0 => (allowed.len().div_ceil(4), allowed.to_vec()),
-        free_cores => (free_cores.min(shards.len().max(1)), free),
-    };
+    let shares_cores = free.is_empty();
+    // A worker does about half of the work of a request, so one for each shard would be plenty.
+    let workers =
+        if shares_cores { shards.len().div_ceil(2) } else { free.len().min(shards.len()) };
+    let cores = if shares_cores { allowed.to_vec() } else { free };
     let number = AtomicUsize::new(0);
     Builder::new_multi_thread()
-        .worker_threads(workers)
+        .worker_threads(workers.max(1))
         .thread_name_fn(move || format!("balter-tokio-{}", number.fetch_add(1, Ordering::Relaxed)))
         .on_thread_start(move || {
             let mut set = CpuSet::new();
@@ -51,5 +60,6 @@ fn build(allowed: &[usize], shards: &[usize]) -> Result<Runtime, String> {
         })
         .enable_all()
         .build()
+        .map(|runtime| Context { runtime, shares_cores })
         .map_err(|error| error.to_string())
 }

@@ -13,13 +13,16 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 
 use crossbeam_queue::SegQueue;
 
 use crate::ring::{RingWaker, Wait};
+
+/// An inbox in which nothing has come for so long is taken to be out of use.
+const IN_USE_NS: u64 = 100_000_000;
 
 thread_local! {
     /// Address of the inbox of the shard that this thread is, or 0.
@@ -31,13 +34,20 @@ pub(crate) struct Inbox {
     woken: SegQueue<Arc<Remote>>,
     /// The driver waits in the ring, or is about to. Nobody else pays for a system call.
     waits: AtomicBool,
+    /// When something last came, in nanoseconds of the clock.
+    last_ns: AtomicU64,
     ring: RingWaker,
 }
 
 impl Inbox {
     /// For the calling thread, whose ring `ring` wakes.
     pub(crate) fn new(ring: RingWaker) -> Arc<Self> {
-        let inbox = Arc::new(Self { woken: SegQueue::new(), waits: AtomicBool::new(false), ring });
+        let inbox = Arc::new(Self {
+            woken: SegQueue::new(),
+            waits: AtomicBool::new(false),
+            last_ns: AtomicU64::new(0),
+            ring,
+        });
         HERE.set(inbox.address());
         inbox
     }
@@ -61,9 +71,17 @@ impl Inbox {
         if self.woken.is_empty() { wait } else { Wait::No }
     }
 
+    /// Something has come not long before `now`, and so may more.
+    pub(crate) fn is_in_use(&self, now: u64) -> bool {
+        now.saturating_sub(self.last_ns.load(Ordering::Relaxed)) < IN_USE_NS
+    }
+
     /// After the ring's turn: wakes what has come, so that it runs in this turn.
-    pub(crate) fn deliver(&self) {
+    pub(crate) fn deliver(&self, now: u64) {
         self.waits.store(false, Ordering::Relaxed);
+        if !self.woken.is_empty() {
+            self.last_ns.store(now, Ordering::Relaxed);
+        }
         // No more than there are now: others may go on waking while this goes on.
         for _ in 0..self.woken.len() {
             let Some(remote) = self.woken.pop() else { break };

@@ -135,6 +135,15 @@ impl Shard {
         &self.inbox
     }
 
+    /// What it waits for is done by threads that may want this very core: to spin would keep them
+    /// from it.
+    fn makes_room(&self) -> bool {
+        #[cfg(feature = "tokio")]
+        return self.inbox.is_in_use(self.now.get()) && crate::tokio_context::shares_cores();
+        #[cfg(not(feature = "tokio"))]
+        false
+    }
+
     /// Runs a future of a service on this shard, guarded like any other task's polls are not: the
     /// crate's own services must not panic.
     pub(crate) fn spawn_service(self: &Rc<Self>, future: impl Future<Output = ()> + 'static) {
@@ -237,7 +246,11 @@ async fn drive(shard: &Rc<Shard>, commands: &Receiver<Command>) {
             next = Next { at_ns: timer, is_permit: false };
         }
         let idle_for = now.saturating_sub(last_active);
-        let busy_with = Load { runs: !runs.is_empty(), in_flight, services: shard.services.get() };
+        let busy_with = Load {
+            runs: !runs.is_empty(),
+            answers: in_flight && !shard.makes_room(),
+            services: shard.services.get(),
+        };
         // Tasks that ran may have woken others, which only another turn would find.
         let ready = shard.stirred.replace(false) || was_active;
         let wait = wait(now, next, ready, idle_for, &busy_with);
@@ -249,7 +262,7 @@ async fn drive(shard: &Rc<Shard>, commands: &Receiver<Command>) {
             Err(error) => panic!("balter-uring: the ring of a shard failed: {error}"),
         };
         #[cfg(feature = "tokio")]
-        shard.inbox.deliver();
+        shard.inbox.deliver(now);
         shard.slice_end.set(shard.now() + SLICE_NS);
         executor::yield_now().await;
         was_active = turn.completed + turn.submitted > 0 || shard.polls.get() != polls_before;
@@ -259,7 +272,8 @@ async fn drive(shard: &Rc<Shard>, commands: &Receiver<Command>) {
 /// What a shard waits for.
 struct Load {
     runs: bool,
-    in_flight: bool,
+    /// Answers may come that are worth being awake for.
+    answers: bool,
     services: u32,
 }
 
@@ -271,7 +285,7 @@ fn wait(now: u64, next: Next, ready: bool, idle_for: u64, load: &Load) -> Wait {
     if next.is_permit && until_next <= SPIN_BEFORE_PERMIT_NS {
         return Wait::No;
     }
-    if load.in_flight && idle_for < SPIN_FOR_ANSWER_NS {
+    if load.answers && idle_for < SPIN_FOR_ANSWER_NS {
         return Wait::No;
     }
     let longest =
