@@ -1,7 +1,8 @@
 //! What Balter's guide shows a user doing works here, in the guide's order, once the manifest says
 //! `balter = { package = "balter-uring", … }`.
 //!
-//! The snippets stand in `tests/ui/guide`, completed where the guide elides. They are checked in a
+//! The snippets stand in `tests/ui/guide`, and in `tests/ui/guide_tokio` those that need the feature
+//! `tokio`, completed where the guide elides. They are checked in a
 //! package of their own, since a package cannot depend on another under two names.
 
 use std::fmt::Write;
@@ -12,8 +13,13 @@ use std::process::Command;
 #[test]
 fn the_guides_snippets_compile_with_the_dependency_renamed() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let snippets = snippets(&workspace.join("tests/ui/guide"));
+    let mut snippets = snippets(&workspace.join("tests/ui/guide"));
     assert!(snippets.len() >= 8, "{snippets:?}");
+    if cfg!(feature = "tokio") {
+        let more = self::snippets(&workspace.join("tests/ui/guide_tokio"));
+        assert!(!more.is_empty(), "those of the feature are missing");
+        snippets.extend(more);
+    }
 
     let package = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guide");
     fs::create_dir_all(&package).expect("the target directory is ours");
@@ -43,6 +49,13 @@ fn snippets(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn manifest(workspace: &Path, snippets: &[PathBuf]) -> String {
+    let (feature, client) = match cfg!(feature = "tokio") {
+        true => (
+            ", features = [\"tokio\"]",
+            "reqwest = { version = \"0.12\", default-features = false, features = [\"json\"] }",
+        ),
+        false => ("", ""),
+    };
     let mut text = format!(
         r#"[package]
 name = "guide"
@@ -51,13 +64,16 @@ edition = "2024"
 publish = false
 
 [dependencies]
-balter = {{ package = "balter-uring", path = {:?} }}
+balter = {{ package = "balter-uring", path = {:?}{} }}
 tokio = {{ version = "1", features = ["macros", "rt-multi-thread", "time"] }}
+{}
 
 # Not a member of the workspace that it may lie in.
 [workspace]
 "#,
         workspace.join("balter-uring"),
+        feature,
+        client,
     );
     for snippet in snippets {
         let name = snippet.file_stem().expect("a file has a name").to_string_lossy();

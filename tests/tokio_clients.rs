@@ -39,8 +39,8 @@ fn without_the_feature_the_run_ends_and_says_what_is_missing() {
 
 #[cfg(feature = "tokio")]
 mod with_the_feature {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, OnceLock};
     use std::thread::ThreadId;
     use std::time::Instant;
 
@@ -59,6 +59,45 @@ mod with_the_feature {
         // Some 0.2 ms on a quiet machine.
         assert!(statistics.service.quantile(0.5) < Duration::from_millis(50), "{statistics}");
         assert!(statistics.service.quantile(0.5) > Duration::from_micros(5), "{statistics}");
+    }
+
+    /// With the limits left out that the guide's has as well, against a target of its own, shorter.
+    #[test]
+    fn the_guides_basic_example_runs() {
+        use reqwest::{Client, StatusCode};
+
+        static URL: OnceLock<String> = OnceLock::new();
+
+        #[tokio::main]
+        async fn example() -> RunStatistics {
+            basic_user_requests().tps(1_000).duration(Duration::from_secs(1)).await
+        }
+
+        #[scenario]
+        async fn basic_user_requests() {
+            let client = Client::new();
+            loop {
+                let _ = call_api(&client).await;
+            }
+        }
+
+        #[transaction]
+        async fn call_api(client: &Client) -> Result<(), StatusCode> {
+            let res = client
+                .post(URL.get().expect("set below"))
+                .json(&["some", "data"])
+                .send()
+                .await
+                .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+
+            if res.status().is_success() { Ok(()) } else { Err(StatusCode::BAD_REQUEST) }
+        }
+
+        let target = Target::start().expect("a target");
+        URL.set(target.url()).expect("set once");
+        let statistics = example();
+        assert_all_well(&statistics, 1_000);
+        assert_eq!(statistics.error_rate, 0.0, "{statistics}");
     }
 
     #[test]

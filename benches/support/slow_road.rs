@@ -1,7 +1,9 @@
 //! reqwest in a scenario, under the feature `tokio`, beside the same scenario under Balter 0.8.2.
 //!
 //! tokio's threads are kept on the generator's core: on another they would be help that Balter
-//! does not have, whose runtime has that one core.
+//! does not have, whose runtime has that one core. The claim is judged by what a request costs that
+//! core, which is what bounds the rate: where other programs want the core too, two threads get
+//! more of it than Balter's one.
 
 use std::time::Duration;
 
@@ -63,6 +65,7 @@ pub(crate) fn compare(plan: &Plan) {
             "(min–max)",
             "µs of the core/req",
             "reqwest here ÷ by rate",
+            "by cost",
             "claim",
         ],
     );
@@ -70,17 +73,21 @@ pub(crate) fn compare(plan: &Plan) {
         let rates =
             |measured: &[Measured]| -> Vec<f64> { measured.iter().map(Measured::rate).collect() };
         let rate = Series::new(rates(theirs));
-        let ratio = ratios(&rates(&measured[0]), &rates(theirs)).median();
+        let costs =
+            |measured: &[Measured]| -> Vec<f64> { measured.iter().map(Measured::cost).collect() };
+        let by_rate = ratios(&rates(&measured[0]), &rates(theirs)).median();
+        let by_cost = ratios(&costs(theirs), &costs(&measured[0])).median();
         let claim = match contender {
             Contender::OursWithReqwest | Contender::Ours => String::new(),
-            _ => Claim::AtLeast(AT_LEAST).judge("× Balter", ratio),
+            _ => Claim::AtLeast(AT_LEAST).judge("× Balter", by_cost),
         };
         table.row([
             contender.name().to_owned(),
             format!("{:.0}", rate.median()),
             rate.range(0),
-            format!("{:.1}", Series::new(theirs.iter().map(Measured::cost)).median()),
-            format!("{ratio:.2}"),
+            format!("{:.1}", Series::new(costs(theirs)).median()),
+            format!("{by_rate:.2}"),
+            format!("{by_cost:.2}"),
             claim,
         ]);
     }
