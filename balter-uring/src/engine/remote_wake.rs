@@ -174,3 +174,68 @@ impl<F> Drop for Reachable<F> {
         drop(task);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+    use crate::ring::Ring;
+
+    #[derive(Default)]
+    struct Count(AtomicU32);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn elsewhere(waker: &Waker, times: u32) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..times).for_each(|_| waker.wake_by_ref()));
+        });
+    }
+
+    #[test]
+    fn a_wake_from_elsewhere_waits_for_the_turn_and_ends_the_wait() {
+        let ring = Ring::new(1).expect("a ring");
+        let inbox = Inbox::new(ring.waker());
+        let count = Arc::new(Count::default());
+        let woken = || count.0.load(Ordering::Relaxed);
+        let mut lent = None;
+        let waiting = std::future::poll_fn(|cx| {
+            lent = Some(cx.waker().clone());
+            Poll::<()>::Pending
+        });
+        let mut task = Reachable::new(&inbox, waiting);
+        let waker = Waker::from(Arc::clone(&count));
+        assert!(Pin::new(&mut task).poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        let task_waker = task.waker.clone();
+
+        let long = Wait::AtMost(60_000_000_000);
+        assert_eq!(inbox.before(long), long, "nothing has come");
+        elsewhere(&task_waker, 3);
+        assert_eq!(woken(), 0, "not on a thread that is not the shard's");
+        // The ring has been woken: this would take a minute.
+        ring.turn(long).expect("a turn");
+        inbox.deliver(1);
+        assert_eq!(woken(), 1, "three wakes before a turn are one");
+
+        elsewhere(&task_waker, 1);
+        assert_eq!(inbox.before(long), Wait::No, "what has come before the wait ends it too");
+        inbox.deliver(2);
+        assert_eq!(woken(), 2);
+
+        task_waker.wake_by_ref();
+        assert_eq!(woken(), 3, "on the shard's thread it is not put off");
+
+        drop(task);
+        assert_eq!(Arc::strong_count(&count), 1, "the executor's waker goes with the task");
+        elsewhere(&task_waker, 1);
+        inbox.deliver(3);
+        assert_eq!(woken(), 3);
+        assert!(lent.is_some_and(|lent| lent.will_wake(&task_waker)));
+    }
+}
