@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use balter_controllers::Arrival;
+use balter_controllers::{Arrival, Limit};
 
 /// A transaction's deadline where none was set.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Transactions a second that a search begins with, unless hinted otherwise; as Balter has it.
+pub(crate) const DEFAULT_TPS: u32 = 512;
 
 /// Instances that all runs start with in total, unless hinted otherwise; as Balter has it.
 pub(crate) const DEFAULT_CONCURRENCY: u32 = 10;
@@ -51,6 +54,10 @@ pub(crate) enum Load {
 /// What the builder gathered.
 pub(crate) struct RunConfig {
     pub(crate) load: Load,
+    /// With any, the rate is searched for, and that of `load` is the most that is asked for.
+    pub(crate) limits: Vec<Limit>,
+    /// Where a search begins.
+    pub(crate) start_tps: u32,
     pub(crate) duration: Option<Duration>,
     pub(crate) initial: u32,
     pub(crate) max_concurrency: u32,
@@ -69,6 +76,8 @@ impl Default for RunConfig {
     fn default() -> Self {
         Self {
             load: Load::Nothing,
+            limits: Vec::new(),
+            start_tps: DEFAULT_TPS,
             duration: None,
             initial: DEFAULT_CONCURRENCY,
             max_concurrency: DEFAULT_MAX_CONCURRENCY,
@@ -98,7 +107,7 @@ pub struct Progress {
     pub scenario: &'static str,
     /// Since the first transaction was due.
     pub elapsed: Duration,
-    /// Transactions a second asked for; 0 in a closed loop.
+    /// Transactions a second asked for, now; 0 in a closed loop.
     pub goal_tps: u32,
     /// Completed transactions a second in the interval.
     pub tps: f64,

@@ -11,6 +11,7 @@ pub(crate) mod recorder;
 #[cfg(feature = "tokio")]
 pub(crate) mod remote_wake;
 pub(crate) mod run;
+mod search;
 pub(crate) mod shard;
 pub(crate) mod signals;
 pub(crate) mod timers;

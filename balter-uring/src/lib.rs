@@ -98,14 +98,16 @@ mod tokio_context;
 mod transaction;
 mod waker;
 
-pub use balter_controllers::{Arrival, Saturation, Verdict};
+pub use balter_controllers::{Arrival, Broken, Limit, Saturation, Verdict};
 pub use balter_macros::{scenario, transaction};
 
 pub use config::{Hint, Progress};
 pub use failure::FailureClass;
 pub use preflight::PreflightError;
 pub use scenario::{ConfigurableScenario, Scenario};
-pub use statistics::{Counts, Latencies, RunStatistics, ShardStatistics, TransactionStatistics};
+pub use statistics::{
+    Counts, Latencies, RunStatistics, ShardStatistics, Steady, TransactionStatistics,
+};
 pub use task::{JoinHandle, spawn};
 
 /// All that a load test usually needs: `use balter_uring::prelude::*;`.

@@ -10,7 +10,7 @@ use crate::config::{Hint, Load, Observer, Progress, RunConfig};
 use crate::engine::run::{Factory, Maker};
 use crate::engine::{Request, Running, start};
 use crate::statistics::RunStatistics;
-use balter_controllers::Arrival;
+use balter_controllers::{Arrival, Limit};
 
 /// A scenario that can be configured and run as a load test.
 ///
@@ -119,7 +119,10 @@ impl Scenario {
                 assert!(instances > 0, "the concurrency to start with must not be zero");
                 self.config.initial = saturating(instances);
             }
-            Hint::Tps(tps) => assert!(tps > 0, "the rate to start with must not be zero"),
+            Hint::Tps(tps) => {
+                assert!(tps > 0, "the rate to start with must not be zero");
+                self.config.start_tps = tps;
+            }
             Hint::LatencyController(gain) => {
                 assert!(gain.is_finite() && gain > 0.0, "the gain must be a positive number");
             }
@@ -127,8 +130,74 @@ impl Scenario {
         self
     }
 
+    /// Searches for the highest rate at which at most this share of the transactions fails, and
+    /// holds it. With [`tps`](Self::tps) never more than that rate; with
+    /// [`latency`](Self::latency) both limits are kept.
+    ///
+    /// Failures of the generator itself (no descriptors, no ports) do not count. The statistics'
+    /// own fields are those of the part of the run in which the rate was held.
+    ///
+    /// # Panics
+    /// If the rate is not above 0 and below 1.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use balter_uring::prelude::*;
+    /// # #[scenario] async fn user() {}
+    /// # futures_lite::future::block_on(async {
+    /// let stats = user().error_rate(0.03).duration(Duration::from_secs(60)).await;
+    /// println!("{} transactions/s with {:.1} % errors", stats.goal_tps, stats.error_rate * 100.0);
+    /// # });
+    /// ```
+    pub fn error_rate(mut self, error_rate: f64) -> Self {
+        assert!(
+            error_rate > 0.0 && error_rate < 1.0,
+            "the error rate must be above 0 and below 1, as 0.03 for 3 %"
+        );
+        self.config.limits.retain(|limit| !matches!(limit, Limit::ErrorRate(_)));
+        self.config.limits.push(Limit::ErrorRate(error_rate));
+        self
+    }
+
+    /// Searches for the highest rate at which this quantile of the response time stays within the
+    /// bound, and holds it. May be given more than once, for several quantiles; see
+    /// [`error_rate`](Self::error_rate) for what goes together.
+    ///
+    /// # Panics
+    /// If the latency is zero, or the quantile not above 0 and below 1.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use balter_uring::prelude::*;
+    /// # #[scenario] async fn user() {}
+    /// # futures_lite::future::block_on(async {
+    /// let stats = user()
+    ///     .latency(Duration::from_millis(20), 0.95)
+    ///     .latency(Duration::from_millis(100), 0.99)
+    ///     .duration(Duration::from_secs(60))
+    ///     .await;
+    /// println!("{} transactions/s", stats.goal_tps);
+    /// # });
+    /// ```
+    pub fn latency(mut self, latency: Duration, quantile: f64) -> Self {
+        assert!(!latency.is_zero(), "the latency must not be zero");
+        assert!(
+            quantile > 0.0 && quantile < 1.0,
+            "the quantile must be above 0 and below 1, as 0.95"
+        );
+        let bound_ns = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        let same =
+            |limit: &Limit| matches!(limit, Limit::Latency { quantile: q, .. } if *q == quantile);
+        self.config.limits.retain(|limit| !same(limit));
+        self.config.limits.push(Limit::Latency { bound_ns, quantile });
+        self
+    }
+
     /// Closed loop: exactly so many instances, each starting its next transaction when the last
     /// has ended.
+    ///
+    /// Limits ([`error_rate`](Self::error_rate), [`latency`](Self::latency)) set nothing in it: there
+    /// is no rate to lower.
     ///
     /// In a closed loop a slow target is asked less often, so its latencies are those of a target
     /// under less load than a real one would see; use [`tps`](Self::tps) for those.
@@ -227,6 +296,12 @@ impl Scenario {
     }
 
     fn begin(&mut self) -> Option<&mut Running> {
+        // A search has an open loop without a goal, unless one was given.
+        if !self.config.limits.is_empty()
+            && matches!(self.config.load, Load::Nothing | Load::Saturate)
+        {
+            self.config.load = Load::Rate(u32::MAX);
+        }
         if self.config.load == Load::Nothing {
             tracing::debug!(scenario = self.name, "nothing was asked of this scenario");
             return None;
@@ -276,6 +351,10 @@ impl Future for Scenario {
 pub trait ConfigurableScenario<T: Send>: Future<Output = T> + Sized + Send {
     /// See [`Scenario::tps`].
     fn tps(self, tps: u32) -> Self;
+    /// See [`Scenario::error_rate`].
+    fn error_rate(self, error_rate: f64) -> Self;
+    /// See [`Scenario::latency`].
+    fn latency(self, latency: Duration, quantile: f64) -> Self;
     /// See [`Scenario::duration`].
     fn duration(self, duration: Duration) -> Self;
     /// See [`Scenario::hint`].
@@ -285,6 +364,14 @@ pub trait ConfigurableScenario<T: Send>: Future<Output = T> + Sized + Send {
 impl ConfigurableScenario<RunStatistics> for Scenario {
     fn tps(self, tps: u32) -> Self {
         Self::tps(self, tps)
+    }
+
+    fn error_rate(self, error_rate: f64) -> Self {
+        Self::error_rate(self, error_rate)
+    }
+
+    fn latency(self, latency: Duration, quantile: f64) -> Self {
+        Self::latency(self, latency, quantile)
     }
 
     fn duration(self, duration: Duration) -> Self {

@@ -27,9 +27,11 @@ pub struct RunStatistics {
     pub scenario: String,
     /// Scenario instances alive when the run came to its end.
     pub concurrency: usize,
-    /// Transactions a second that were asked for at the end; 0 in a closed loop.
+    /// Transactions a second that were asked for at the end: where limits were set, the rate that
+    /// was found. 0 in a closed loop.
     pub goal_tps: u32,
-    /// Completed transactions a second over [`elapsed`](Self::elapsed).
+    /// Completed transactions a second. This field and those up to `error_rate` are of the
+    /// [steady](Self::steady) part of a run with limits, and of the whole of every other.
     pub actual_tps: f64,
     /// Median response time.
     pub latency_p50: Duration,
@@ -49,6 +51,9 @@ pub struct RunStatistics {
     pub elapsed: Duration,
     /// Every transaction, by what became of it.
     pub counts: Counts,
+    /// The part of a run with limits in which the rate that was found was held, since it was last
+    /// found. `None` without limits, and while the search lasts.
+    pub steady: Option<Steady>,
     /// End minus intended start: what a user of the target waits. Free of coordinated omission.
     pub response: Latencies,
     /// End minus actual start: what the target took.
@@ -80,6 +85,38 @@ pub struct RunStatistics {
     /// Why the run could not start.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub error: Option<RunError>,
+}
+
+/// A part of a run in which its rate was held.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Steady {
+    /// How long it was.
+    pub elapsed: Duration,
+    /// Transactions that ended with their success side.
+    pub succeeded: u64,
+    /// Transactions that ended with their failure side.
+    pub failed: u64,
+    /// Of those, the ones that were the generator's own fault.
+    pub spoilt: u64,
+    /// End minus intended start.
+    pub response: Latencies,
+}
+
+impl Steady {
+    /// Completed transactions a second.
+    pub(crate) fn tps(&self) -> f64 {
+        (self.succeeded + self.failed) as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Failures of the target among what it completed.
+    pub(crate) fn error_rate(&self) -> f64 {
+        match self.succeeded + self.failed - self.spoilt {
+            0 => 0.0,
+            judged => (self.failed - self.spoilt) as f64 / judged as f64,
+        }
+    }
 }
 
 /// Transactions by what became of them.

@@ -12,6 +12,7 @@
 //! | Which part of a whole belongs to whom? | [`split`], [`split_evenly`] |
 //! | What happened in the last stretch of time? | [`Window`] |
 //! | How many instances may run? | [`ConcurrencyController`] |
+//! | What is the highest rate within limits? | [`RateController`], with its [`Limit`]s |
 //! | What bounded the run in the end? | [`judge`], [`Verdict`] |
 //!
 //! # Terms
@@ -44,5 +45,5 @@ pub use rate::{
     Broken, Interval, Limit, RateConfig, RateController, RateDecision, RateState, proportion,
 };
 pub use split::{split, split_evenly};
-pub use verdict::{Evidence, Verdict, distorted, judge};
+pub use verdict::{Evidence, SearchEvidence, Verdict, distorted, judge};
 pub use window::Window;

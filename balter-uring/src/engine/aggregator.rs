@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use balter_controllers::{
-    ConcurrencyConfig, ConcurrencyController, ConcurrencyGoal, ConcurrencyState, Window, split,
-    split_evenly,
+    ConcurrencyConfig, ConcurrencyController, ConcurrencyGoal, ConcurrencyState, RateState, Window,
+    split, split_evenly,
 };
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use futures_channel::oneshot;
@@ -19,6 +19,7 @@ use super::clock::Clock;
 use super::pool::{self, Prepared};
 use super::recorder::histogram;
 use super::run::{Report, RunSpec, WINDOWS_IN_FLIGHT};
+use super::search::Search;
 use super::shard::{Command, ShardHandle};
 use super::signals::Listening;
 use super::totals::{Summary, Totals, for_controllers};
@@ -210,7 +211,13 @@ struct Run {
     id: u64,
     name: &'static str,
     load: Load,
+    /// The rate that is asked for now.
     goal_tps: u32,
+    /// The rate that the user asked for; `None` without one, or with limits alone.
+    asked_tps: Option<u32>,
+    search: Option<Search>,
+    /// More instances were granted with the last window.
+    starting: bool,
     max_concurrency: u32,
     aggregator_delay: Duration,
     start_ns: u64,
@@ -242,11 +249,17 @@ impl Run {
         let end_ns = config
             .duration
             .map_or(u64::MAX, |duration| start_ns.saturating_add(nanoseconds(duration)));
-        let goal_tps = if let Load::Rate(tps) = config.load { tps } else { 0 };
+        let most_tps = if let Load::Rate(tps) = config.load { tps } else { 0 };
+        let search = (!config.limits.is_empty() && most_tps > 0)
+            .then(|| Search::new(config.limits.clone(), config.start_tps, most_tps));
+        let goal_tps = search.as_ref().map_or(most_tps, |search| search.decision().tps);
         let initial = config.initial.min(config.max_concurrency);
-        let concurrency = ConcurrencyController::new(concurrency_config(&config, initial));
+        let concurrency =
+            ConcurrencyController::new(concurrency_config(&config, goal_tps, initial));
         let working = shards.len().min(config.max_concurrency as usize);
-        let budgets = budgets(config.load, goal_tps, concurrency.limit(), shards.len(), working);
+        let needed = search.as_ref().map_or(0, |search| search.instances(&Window::default()));
+        let limit = concurrency.limit().max(needed.min(config.max_concurrency));
+        let budgets = budgets(config.load, goal_tps, limit, shards.len(), working);
         let initials = match config.load {
             Load::Rate(_) => share_among(u64::from(initial), &budgets),
             _ => budgets.iter().map(|budget| budget.concurrency).collect(),
@@ -297,6 +310,9 @@ impl Run {
             name,
             load: config.load,
             goal_tps,
+            asked_tps: Some(most_tps).filter(|&tps| tps > 0 && tps < u32::MAX),
+            search,
+            starting: true,
             max_concurrency: config.max_concurrency,
             aggregator_delay: config.aggregator_delay,
             start_ns,
@@ -332,6 +348,9 @@ impl Run {
         let interval = self.observed.as_mut().map(|observed| &mut observed.response);
         self.totals.add(part, &window, interval);
         self.published.window(part, &window);
+        if let Some(search) = &mut self.search {
+            search.window(&window);
+        }
         self.tick.merge(&for_controllers(&window));
         let share = &mut self.shares[part];
         share.reported = true;
@@ -370,9 +389,15 @@ impl Run {
             self.publish(&window, ConcurrencyState::Stable);
             return;
         }
+        if let Some(search) = &mut self.search {
+            self.goal_tps = search.tick(&window, self.starting).tps;
+            self.concurrency.set_tps(self.goal_tps);
+        }
         let decision = self.concurrency.update(&window);
         self.publish(&window, decision.state);
-        let limit = decision.limit;
+        self.starting = decision.state == ConcurrencyState::Working;
+        let needed = self.search.as_ref().map_or(0, |search| search.instances(&window));
+        let limit = decision.limit.max(needed.min(self.max_concurrency));
         let shards = self.shares.len();
         let working = shards.min(self.max_concurrency as usize);
         let budgets = budgets(self.load, self.goal_tps, limit, shards, working);
@@ -382,17 +407,23 @@ impl Run {
     }
 
     fn publish(&mut self, window: &Window, state: ConcurrencyState) {
+        let (latency, errors) = self.search.as_ref().map_or((false, false), Search::kinds);
+        let found = self.search.as_ref().map(|search| search.decision().state);
         self.published.tick(&State {
             concurrency: window.instances,
             goal_tps: self.goal_tps,
-            latency_goal_tps: None,
-            error_goal_tps: None,
+            latency_goal_tps: latency.then_some(self.goal_tps),
+            error_goal_tps: errors.then_some(self.goal_tps),
             concurrency_state: match state {
                 ConcurrencyState::Stable => 0,
                 ConcurrencyState::Working => 1,
                 ConcurrencyState::Limited => -1,
             },
-            error_state: 0,
+            error_state: match found.filter(|_| errors) {
+                None | Some(RateState::Holding) => 0,
+                Some(RateState::Narrowing | RateState::Refining) => 1,
+                Some(_) => 2,
+            },
             backlog: window.backlog,
             in_flight: window.in_flight,
         });
@@ -468,6 +499,8 @@ impl Run {
             name: self.name,
             open: matches!(self.load, Load::Rate(_)),
             goal_tps: self.goal_tps,
+            asked_tps: self.asked_tps,
+            search: self.search.map(Search::end),
             elapsed_ns: end_ns - self.start_ns,
             instances: self.shares.iter().map(|share| share.instances).sum(),
             max_instances: match self.load {
@@ -498,9 +531,10 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn concurrency_config(config: &RunConfig, initial: u32) -> ConcurrencyConfig {
+fn concurrency_config(config: &RunConfig, goal_tps: u32, initial: u32) -> ConcurrencyConfig {
     let (goal, initial) = match config.load {
-        Load::Rate(tps) => {
+        Load::Rate(_) => {
+            let tps = goal_tps;
             let assumed = (tps / ASSUMED_PER_SECOND).clamp(initial, 1_000.max(initial));
             (ConcurrencyGoal::Open { tps }, assumed)
         }

@@ -78,6 +78,12 @@ impl Recorder {
         (self.first, self.last) = (usize::MAX, 0);
     }
 
+    /// How many times above a bucket were recorded.
+    pub(crate) fn above(&self, Bucket(index): Bucket) -> u64 {
+        let used = if self.first <= self.last { &self.counts[..=self.last] } else { &[] };
+        used.get(index + 1..).unwrap_or_default().iter().sum()
+    }
+
     pub(crate) fn add_to(&self, sum: &mut Histogram<u64>) {
         for (bucket, count) in self.recorded() {
             sum.saturating_record_n(bucket.lowest_ns(), count);
@@ -145,6 +151,14 @@ mod tests {
         let mut sum = histogram();
         recorder.add_to(&mut sum);
         assert_eq!(sum, expected);
+    }
+
+    #[test]
+    fn what_is_above_a_bucket_is_counted() {
+        let (recorder, _) = both(&[10, 20, 20, 30, 5_000]);
+        let above = [0, 10, 20, 30, 5_000, u64::MAX].map(|time| recorder.above(Bucket::of(time)));
+        assert_eq!(above, [5, 4, 2, 1, 0, 0]);
+        assert_eq!(Recorder::new().above(Bucket::of(0)), 0);
     }
 
     #[test]

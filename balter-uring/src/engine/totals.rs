@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use balter_controllers::{Evidence, Saturation, Verdict, Window, distorted, judge};
+use balter_controllers::{Evidence, Saturation, SearchEvidence, Verdict, Window, distorted, judge};
 use hdrhistogram::Histogram;
 
+use super::search::Ended;
 use super::window::{ShardWindow, TransactionWindow};
 use crate::failure::{FailureClass, generator_faults};
-use crate::statistics::{Counts, Latencies, RunStatistics, ShardStatistics, TransactionStatistics};
+use crate::statistics::{
+    Counts, Latencies, RunStatistics, ShardStatistics, Steady, TransactionStatistics,
+};
 
 /// One shard's part.
 #[derive(Debug, Default)]
@@ -152,7 +155,7 @@ impl Totals {
         let busy = self.parts.iter().map(Part::busy).fold(0.0, f64::max);
         let (lag_p99, response_p99) = (lag.quantile(0.99), response.quantile(0.99));
         let evidence = Evidence {
-            goal_tps: (summary.goal_tps > 0).then_some(summary.goal_tps),
+            goal_tps: summary.asked_tps,
             planned: counts.planned,
             started: counts.started,
             missed: counts.missed,
@@ -171,7 +174,15 @@ impl Totals {
             max_instances: summary.max_instances,
             shards_lost: self.parts.iter().filter(|part| part.lost).count() as u32,
             stopped: summary.stopped,
+            search: summary.search.as_ref().map(|ended| SearchEvidence {
+                state: ended.decision.state,
+                tps: ended.decision.tps,
+                bound_by: ended.bound_by,
+                saturated: ended.decision.saturated,
+                held_tps: ended.steady.as_ref().map(Steady::tps),
+            }),
         };
+        let steady = summary.search.and_then(|ended| ended.steady);
         let verdict = judge(&evidence);
         // In a closed loop nothing is due, so nothing can be late.
         let added = match summary.open {
@@ -181,22 +192,25 @@ impl Totals {
         let distorted = matches!(verdict, Verdict::Generator { .. })
             || distorted(added.as_nanos() as u64, evidence.response_p99_ns);
         let elapsed = Duration::from_nanos(summary.elapsed_ns);
+        let actual_tps = match summary.elapsed_ns {
+            0 => 0.0,
+            _ => counts.completed() as f64 / elapsed.as_secs_f64(),
+        };
+        let held = steady.as_ref().map_or(&response, |steady| &steady.response);
         RunStatistics {
             scenario: summary.name.to_owned(),
             concurrency: summary.instances as usize,
             goal_tps: summary.goal_tps,
-            actual_tps: match summary.elapsed_ns {
-                0 => 0.0,
-                _ => counts.completed() as f64 / elapsed.as_secs_f64(),
-            },
-            latency_p50: response.quantile(0.5),
-            latency_p90: response.quantile(0.9),
-            latency_p95: response.quantile(0.95),
-            latency_p99: response_p99,
-            error_rate,
+            actual_tps: steady.as_ref().map_or(actual_tps, Steady::tps),
+            latency_p50: held.quantile(0.5),
+            latency_p90: held.quantile(0.9),
+            latency_p95: held.quantile(0.95),
+            latency_p99: held.quantile(0.99),
+            error_rate: steady.as_ref().map_or(error_rate, Steady::error_rate),
             tps_limited: verdict.tps_limited(),
             elapsed,
             counts,
+            steady,
             distorted,
             punctual: self.punctual,
             response,
@@ -227,6 +241,8 @@ pub(crate) struct Summary {
     pub(crate) name: &'static str,
     pub(crate) open: bool,
     pub(crate) goal_tps: u32,
+    pub(crate) asked_tps: Option<u32>,
+    pub(super) search: Option<Ended>,
     pub(crate) elapsed_ns: u64,
     pub(crate) instances: u32,
     pub(crate) max_instances: u32,

@@ -61,9 +61,13 @@ impl fmt::Display for RunStatistics {
             return writeln!(f, "{}: not run: {error}", self.scenario);
         }
         let counts = &self.counts;
-        let goal = match self.goal_tps {
-            0 => String::new(),
-            tps => format!(" of {} asked for", Grouped(u64::from(tps))),
+        let goal = match (self.goal_tps, &self.steady) {
+            (0, _) => String::new(),
+            (tps, None) => format!(" of {} asked for", Grouped(u64::from(tps))),
+            (tps, Some(steady)) => {
+                let length = steady.elapsed.as_secs_f64();
+                format!(" at {} found, held for {length:.1} s", Grouped(u64::from(tps)))
+            }
         };
         writeln!(
             f,
@@ -92,6 +96,9 @@ impl fmt::Display for RunStatistics {
                 write!(f, "{name:>10}")?;
             }
             writeln!(f, "{:>10}{:>10}", "max", "mean")?;
+            if let Some(steady) = &self.steady {
+                row(f, "held", &steady.response)?;
+            }
             row(f, "response", &self.response)?;
             row(f, "service", &self.service)?;
             row(f, "lag", &self.lag)?;
@@ -121,9 +128,10 @@ impl fmt::Display for RunStatistics {
             writeln!(f, "\n  {} panics, the first: {message}", Grouped(self.panics))?;
         }
         write!(f, "\n  shards:")?;
-        for shard in &self.shards {
+        for (index, shard) in self.shards.iter().enumerate() {
+            let separator = if index == 0 { " " } else { "; " };
             let lost = if shard.lost { " (lost)" } else { "" };
-            write!(f, " core {} {:.0} % busy{lost};", shard.core, shard.busy * 100.0)?;
+            write!(f, "{separator}core {} {:.0} % busy{lost}", shard.core, shard.busy * 100.0)?;
         }
         writeln!(f)?;
         if let Some(verdict) = &self.verdict {

@@ -75,6 +75,10 @@ const COLLAPSED: f64 = 0.85;
 /// Less than half, since it may have lost half of its capacity.
 const RELIEF: f64 = 0.45;
 
+/// Windows in a row in which a target does less than [`COLLAPSED`] of what it is asked for, and
+/// owes ever more, after which the rate is beyond its capacity, even if no limit is broken yet.
+const BEHIND: u32 = 5;
+
 /// Breaking a limit again within so many windows tells the same.
 const SOON: u32 = 50;
 
@@ -116,8 +120,12 @@ pub struct RateDecision {
     pub tps: u32,
     /// What the search is doing.
     pub state: RateState,
-    /// Index of the limit that keeps the rate from being higher; `None` while none does.
+    /// Index of the limit that keeps the rate from being higher; `None` while none does, and when
+    /// it is the target that does no more, without breaking a limit.
     pub bound_by: Option<usize>,
+    /// The target fell behind the rate asked for, without breaking a limit: its answers are merely
+    /// late.
+    pub saturated: bool,
 }
 
 /// Finds and holds the highest rate at which all limits are met. Feed it every window.
@@ -166,6 +174,10 @@ pub struct RateController {
     /// What succeeded in the last window, a second: a target that is asked for too much tells what
     /// it can do.
     succeeded_tps: f64,
+    /// Windows in a row in which the target fell behind, and what it owed before them.
+    behind: u32,
+    owed: u64,
+    saturated: bool,
     /// What was too much while holding, and how long ago.
     ceiling: (f64, u32),
     /// What to go on with after recovery.
@@ -226,6 +238,9 @@ impl RateController {
             settling: SETTLING,
             still: 0,
             succeeded_tps: 0.0,
+            behind: 0,
+            owed: 0,
+            saturated: false,
             ceiling: (f64::INFINITY, 0),
             next: (tps, RateState::Growing),
             refinement: Refinement::default(),
@@ -239,7 +254,17 @@ impl RateController {
     #[must_use]
     pub fn decision(&self) -> RateDecision {
         let tps = self.tps.round().clamp(1.0, f64::from(self.config.max_tps.max(1))) as u32;
-        RateDecision { tps, state: self.state, bound_by: self.bound_by }
+        let (state, bound_by, saturated) = (self.state, self.bound_by, self.saturated);
+        RateDecision { tps, state, bound_by, saturated }
+    }
+
+    /// Takes note that a window says nothing of the target, since the generator itself was not
+    /// ready: what was seen at this rate is forgotten.
+    pub fn settle_anew(&mut self) -> RateDecision {
+        if self.state != RateState::Holding {
+            self.reset();
+        }
+        self.decision()
     }
 
     /// Takes in what happened in one window; `broken` has an entry for each limit.
@@ -262,11 +287,15 @@ impl RateController {
             return self.decision();
         }
         if let Some((limit, used)) = self.plainly_over(broken) {
-            self.turn_back(limit, used);
+            self.turn_back(Some(limit), used);
             return self.decision();
         }
         if self.settling > 0 {
             self.settling -= 1;
+            return self.decision();
+        }
+        if self.falls_behind(window) {
+            self.turn_back(None, 2.0);
             return self.decision();
         }
         self.probe.push(window, broken);
@@ -298,8 +327,21 @@ impl RateController {
         (self.over_in_a_row >= windows).then_some(over)
     }
 
+    fn falls_behind(&mut self, window: &Window) -> bool {
+        let owes = u64::from(window.in_flight).saturating_add(window.backlog);
+        let more = owes > std::mem::replace(&mut self.owed, owes) || window.missed > 0;
+        let done = window.completed() as f64;
+        let behind = more && done < COLLAPSED * window.planned as f64;
+        self.behind = if behind { self.behind + 1 } else { 0 };
+        self.behind >= BEHIND
+    }
+
     fn judge(&self, confidence: Confidence) -> Finding {
-        self.probe.judge(&self.config.limits, confidence)
+        match self.probe.judge(&self.config.limits, confidence) {
+            // Whether it keeps behind has to be seen first.
+            Finding::Under if self.behind > 0 => Finding::Open,
+            finding => finding,
+        }
     }
 
     fn used(&self) -> f64 {
@@ -309,7 +351,7 @@ impl RateController {
     fn grow(&mut self) {
         match self.judge(QUICK) {
             Finding::Over(limit) if self.probe.windows >= SHORTEST_PROBE => {
-                self.turn_back(limit, self.used());
+                self.turn_back(Some(limit), self.used());
             }
             Finding::Under => {
                 let used = self.used();
@@ -339,7 +381,7 @@ impl RateController {
             return;
         }
         match finding {
-            Finding::Over(limit) => self.turn_back(limit, self.used()),
+            Finding::Over(limit) => self.turn_back(Some(limit), self.used()),
             Finding::Under => {
                 self.low = Some(Edge { tps: self.tps, used: self.used(), careful: true });
                 self.down = DOWN;
@@ -354,6 +396,10 @@ impl RateController {
 
     /// The search has come down to about this rate.
     fn begin_to_refine(&mut self, tps: f64) {
+        if self.saturated {
+            // There is nothing to measure the distance by.
+            return self.settle_at(self.low.map_or(tps, |low| low.tps));
+        }
         let steepness = match (self.low, self.high) {
             (Some(low), Some(high)) if high.tps > low.tps => {
                 let use_grew = high.used.clamp(1.01, 20.0) / low.used.clamp(0.05, 0.99);
@@ -371,7 +417,7 @@ impl RateController {
             return;
         }
         if let Some((limit, used)) = self.probe.nearest(&self.config.limits) {
-            self.bound_by = Some(limit);
+            (self.bound_by, self.saturated) = (Some(limit), false);
             self.refined(used);
         }
         if self.refinement.estimates.len() < ROUNDS {
@@ -389,8 +435,9 @@ impl RateController {
     }
 
     /// The current rate is too much.
-    fn turn_back(&mut self, limit: usize, used: f64) {
-        self.bound_by = Some(limit);
+    fn turn_back(&mut self, limit: Option<usize>, used: f64) {
+        self.bound_by = limit;
+        self.saturated = limit.is_none();
         match self.state {
             RateState::Holding => return self.overrun(),
             RateState::Refining => {
@@ -418,7 +465,7 @@ impl RateController {
             Some(low) if high.tps / low.tps <= NARROW => {
                 let tps = (low.tps * high.tps).sqrt();
                 self.begin_to_refine(tps);
-                self.recover_to(tps, RateState::Refining);
+                self.recover_to(self.tps, self.state);
             }
             Some(low) => self.recover_to(self.guess(low, high), RateState::Narrowing),
             None if self.state == RateState::Narrowing => {
@@ -526,9 +573,14 @@ impl RateController {
         if !LOOKS.contains(&windows) {
             return;
         }
+        if let Some(kept) = self.probe.kept_up(&self.config.limits) {
+            (self.bound_by, self.saturated) = (None, true);
+            self.ceiling = (self.tps, 0);
+            return self.adjust(kept - 1.0 - ADJUSTMENT / 2.0);
+        }
         match self.judge(CAREFUL) {
             Finding::Over(limit) => {
-                self.bound_by = Some(limit);
+                (self.bound_by, self.saturated) = (Some(limit), false);
                 self.ceiling = (self.tps, 0);
                 // Over again at the first look: a drift.
                 let drifts = self.adjusted < 0.0 && windows == first;
@@ -536,8 +588,8 @@ impl RateController {
             }
             Finding::Under if windows > first => {
                 // Far below all limits it is a target that has become faster.
-                let again = self.adjusted > 0.0 && self.used() < 0.3;
-                self.raise(if again { self.adjusted * 1.5 } else { ADJUSTMENT });
+                let again = self.adjusted > 0.0 && self.used() < 0.1;
+                self.raise(if again { self.adjusted * 2.0 } else { ADJUSTMENT });
             }
             _ if windows == last => {
                 let step = -self.used().clamp(0.05, 20.0).ln() / self.refinement.steepness.max(6.0);
@@ -578,6 +630,7 @@ impl RateController {
         let limits = self.config.limits.len();
         self.probe = Probe::new(limits);
         self.over_in_a_row = 0;
+        self.behind = 0;
         self.settling = if self.state == RateState::Refining { UNJUDGED } else { SETTLING };
     }
 }

@@ -37,7 +37,8 @@ pub(super) const CAREFUL: Confidence =
 pub(super) struct Probe {
     seen: Vec<Batches>,
     pub(super) windows: u32,
-    started: u64,
+    planned: u64,
+    completed: u64,
     /// Transactions under way at the end of the first window and of the last.
     in_flight: Option<(u64, u64)>,
     /// What the last window showed.
@@ -47,7 +48,7 @@ pub(super) struct Probe {
 impl Probe {
     pub(super) fn new(limits: usize) -> Self {
         let (seen, last) = (vec![Batches::default(); limits], vec![Broken::default(); limits]);
-        Self { seen, windows: 0, started: 0, in_flight: None, last }
+        Self { seen, windows: 0, planned: 0, completed: 0, in_flight: None, last }
     }
 
     pub(super) fn push(&mut self, window: &Window, broken: &[Broken]) {
@@ -57,7 +58,8 @@ impl Probe {
             None => self.in_flight = Some((in_flight, in_flight)),
             Some((_, last)) => {
                 *last = in_flight;
-                self.started += window.planned;
+                self.planned += window.planned;
+                self.completed += window.completed();
             }
         }
         for ((seen, last), broken) in self.seen.iter_mut().zip(&mut self.last).zip(broken) {
@@ -83,11 +85,17 @@ impl Probe {
         if all_under && !self.is_rising(limits) { Finding::Under } else { Finding::Open }
     }
 
+    /// Share of what was asked for that was answered, if the rest piles up.
+    pub(super) fn kept_up(&self, limits: &[Limit]) -> Option<f64> {
+        let kept = self.completed as f64 / self.planned.max(1) as f64;
+        (kept < 0.995 && self.is_rising(limits)).then_some(kept)
+    }
+
     /// Whether a queue builds up that has not yet broken a limit, but will.
     fn is_rising(&self, limits: &[Limit]) -> bool {
         let Some((first, last)) = self.in_flight else { return false };
         // What arrives and what leaves at random differ by this much, as a standard deviation.
-        let accident = (2.0 * self.started as f64).sqrt();
+        let accident = (2.0 * self.planned as f64).sqrt();
         let grown = last.saturating_sub(first) as f64;
         let worse = self.last.iter().zip(limits).any(|(last, limit)| {
             // Twice the share in a window of few transactions is an accident as well.

@@ -1,0 +1,200 @@
+//! A run whose rate is searched for: what its windows say of its limits, and the part of it that
+//! counts as steady.
+
+use balter_controllers::{
+    Broken, Limit, RateConfig, RateController, RateDecision, RateState, Window,
+};
+
+use super::recorder::{Bucket, histogram};
+use super::window::ShardWindow;
+use crate::failure::generator_faults;
+use crate::statistics::{Latencies, Steady};
+
+/// See the module's documentation.
+pub(super) struct Search {
+    controller: RateController,
+    limits: Vec<Limit>,
+    /// Of the current tick, for each limit.
+    broken: Vec<Broken>,
+    /// What the windows of this tick add, should they turn out to be steady.
+    pending: Part,
+    steady: Part,
+    /// Windows to come that belong to the rate before.
+    unsteady: u32,
+    /// Windows in a row in which instances were wanting, and what the last one completed.
+    wanting: u32,
+    completed: u64,
+}
+
+/// Instances are granted for so many times the time that a transaction is in the system.
+const MARGIN: f64 = 2.0;
+
+/// A target is taken to need no less than this.
+const LEAST_NS: f64 = 5e6;
+
+/// At most so many windows in a row are excused by instances that have yet to be started.
+const WANTING: u32 = 10;
+
+/// A part of the run.
+struct Part {
+    length_ns: u64,
+    succeeded: u64,
+    failed: u64,
+    spoilt: u64,
+    response: Latencies,
+    broken: Vec<Broken>,
+}
+
+impl Part {
+    fn new(limits: usize) -> Self {
+        Self {
+            length_ns: 0,
+            succeeded: 0,
+            failed: 0,
+            spoilt: 0,
+            response: Latencies::new(histogram()),
+            broken: vec![Broken::default(); limits],
+        }
+    }
+}
+
+/// How a search ended.
+pub(super) struct Ended {
+    pub(super) decision: RateDecision,
+    pub(super) steady: Option<Steady>,
+    /// The limit that bounds the rate, and what was seen of it in the steady part.
+    pub(super) bound_by: Option<(Limit, Broken)>,
+}
+
+impl Search {
+    pub(super) fn new(limits: Vec<Limit>, start_tps: u32, max_tps: u32) -> Self {
+        let controller =
+            RateController::new(RateConfig { limits: limits.clone(), start_tps, max_tps });
+        let count = limits.len();
+        Self {
+            controller,
+            limits,
+            broken: vec![Broken::default(); count],
+            pending: Part::new(count),
+            steady: Part::new(count),
+            unsteady: 0,
+            wanting: 0,
+            completed: 0,
+        }
+    }
+
+    pub(super) fn decision(&self) -> RateDecision {
+        self.controller.decision()
+    }
+
+    /// Takes in one shard's window of the current tick.
+    pub(super) fn window(&mut self, window: &ShardWindow) {
+        let spoilt = generator_faults(&window.failures);
+        let (succeeded, failed) = (window.succeeded(), window.failed());
+        for (broken, limit) in self.broken.iter_mut().zip(&self.limits) {
+            match *limit {
+                // What the generator failed at is not the target's doing.
+                Limit::ErrorRate(_) => {
+                    broken.over += failed - spoilt;
+                    broken.of += succeeded + failed - spoilt;
+                }
+                Limit::Latency { bound_ns, .. } => {
+                    let bound = Bucket::of(bound_ns);
+                    let above = |transaction: &super::window::TransactionWindow| {
+                        let response = transaction.open.as_ref().map(|open| &open.response);
+                        response.unwrap_or(&transaction.service).above(bound)
+                    };
+                    broken.over += window.transactions().map(above).sum::<u64>();
+                    broken.of += succeeded + failed;
+                }
+                _ => {}
+            }
+        }
+        if self.controller.decision().state == RateState::Holding && self.unsteady == 0 {
+            self.pending.succeeded += succeeded;
+            self.pending.failed += failed;
+            self.pending.spoilt += spoilt;
+            for transaction in window.transactions() {
+                let response = transaction.open.as_ref().map(|open| &open.response);
+                let response = response.unwrap_or(&transaction.service);
+                response.add_to(self.steady.response.histogram_mut());
+            }
+        }
+    }
+
+    /// Whether transactions wait because the generator is still starting instances: more of them
+    /// do more. What waits then says nothing of the target.
+    fn is_wanting(&mut self, window: &Window, starting: bool) -> bool {
+        let before = std::mem::replace(&mut self.completed, window.completed());
+        let grows = window.completed() > before + before / 10;
+        let waits = window.backlog > window.planned / 50;
+        self.wanting = if starting && waits && grows { self.wanting + 1 } else { 0 };
+        (1..=WANTING).contains(&self.wanting)
+    }
+
+    /// All shards have told of the tick; `starting` says whether more instances were granted.
+    pub(super) fn tick(&mut self, window: &Window, starting: bool) -> RateDecision {
+        if self.is_wanting(window, starting) {
+            self.broken.fill(Broken::default());
+            return self.controller.settle_anew();
+        }
+        let before = self.controller.decision();
+        if before.state == RateState::Holding {
+            if self.unsteady > 0 {
+                self.unsteady -= 1;
+            } else {
+                let (pending, steady) = (&mut self.pending, &mut self.steady);
+                steady.length_ns += window.length_ns;
+                steady.succeeded += std::mem::take(&mut pending.succeeded);
+                steady.failed += std::mem::take(&mut pending.failed);
+                steady.spoilt += std::mem::take(&mut pending.spoilt);
+                for (sum, broken) in steady.broken.iter_mut().zip(&self.broken) {
+                    sum.over += broken.over;
+                    sum.of += broken.of;
+                }
+            }
+        }
+        let decision = self.controller.update(window, &self.broken);
+        self.broken.fill(Broken::default());
+        if decision.state == RateState::Holding && before.state != RateState::Holding {
+            // What was steady before a change of the target is no more.
+            self.steady = Part::new(self.limits.len());
+            self.unsteady = 1;
+        }
+        decision
+    }
+
+    /// Instances that the rate may need: with fewer, transactions would wait for the generator and
+    /// the target be blamed. Beyond the longest latency that is allowed none is of use; without such
+    /// a limit, what the target takes now and some more. Shards start no more of them than they need.
+    pub(super) fn instances(&self, window: &Window) -> u32 {
+        let bounds = self.limits.iter().filter_map(|limit| match *limit {
+            Limit::Latency { bound_ns, .. } => Some(bound_ns as f64 * MARGIN),
+            _ => None,
+        });
+        let takes_ns = window.mean_service_ns().unwrap_or(0.0).max(LEAST_NS) * 2.0 * MARGIN;
+        let in_system_ns = bounds.reduce(f64::max).unwrap_or(takes_ns);
+        // Saturating, as a conversion to an integer is.
+        (f64::from(self.decision().tps) * in_system_ns / 1e9).ceil() as u32
+    }
+
+    pub(super) fn end(self) -> Ended {
+        let decision = self.controller.decision();
+        let Part { length_ns, succeeded, failed, spoilt, response, broken } = self.steady;
+        let steady = (length_ns > 0).then(|| Steady {
+            elapsed: std::time::Duration::from_nanos(length_ns),
+            succeeded,
+            failed,
+            spoilt,
+            response,
+        });
+        let bound_by = decision.bound_by.map(|index| (self.limits[index], broken[index]));
+        Ended { decision, steady, bound_by }
+    }
+
+    /// Whether one of the limits is on latencies, and whether one is on errors.
+    pub(super) fn kinds(&self) -> (bool, bool) {
+        let latency = |limit: &Limit| matches!(limit, Limit::Latency { .. });
+        (self.limits.iter().any(latency), !self.limits.iter().all(latency))
+    }
+}
