@@ -147,8 +147,13 @@ fn what_is_wrong_with_a_request_is_said_before_anything_is_sent() {
             assert!(matches!(error, Error::Url { .. }), "{text:?}: {error:?}");
             assert!(error.to_string().contains(text), "{error}");
         }
-        let error = client.get(format!("https://{address}/")).send().await.expect_err("no TLS");
-        assert!(matches!(&error, Error::Scheme { scheme } if scheme == "https"), "{error:?}");
+        let error = client.get(format!("ftp://{address}/")).send().await.expect_err("no HTTP");
+        assert!(matches!(&error, Error::Scheme { scheme } if scheme == "ftp"), "{error:?}");
+        #[cfg(not(feature = "tls"))]
+        {
+            let error = client.get(format!("https://{address}/")).send().await.expect_err("no TLS");
+            assert!(matches!(error, Error::HttpsDisabled), "{error:?}");
+        }
         for (name, value) in [("x", "a\r\nSmuggled: yes"), ("x\r\nSmuggled: yes", "a"), ("", "a")] {
             let error = client.get(&url).header(name, value).send().await.expect_err(value);
             assert!(matches!(error, Error::Header { .. }), "{error:?}");

@@ -27,6 +27,9 @@ pub enum FailureClass {
     Status,
     /// The answer broke the protocol, or a limit set for it.
     Protocol,
+    /// TLS failed: a certificate that is not accepted, an alert, an end in the handshake, or one in
+    /// mid-answer that the target did not announce.
+    Tls,
     /// The target's name could not be resolved.
     Resolve,
     /// No route to the target, or the network is down.
@@ -43,13 +46,14 @@ pub enum FailureClass {
 
 impl FailureClass {
     /// All classes, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Application,
         Self::Refused,
         Self::Reset,
         Self::Timeout,
         Self::Status,
         Self::Protocol,
+        Self::Tls,
         Self::Resolve,
         Self::Unreachable,
         Self::Descriptors,
@@ -110,6 +114,7 @@ impl fmt::Display for FailureClass {
             Self::Timeout => "timeout",
             Self::Status => "status",
             Self::Protocol => "protocol",
+            Self::Tls => "tls",
             Self::Resolve => "resolve",
             Self::Unreachable => "unreachable",
             Self::Descriptors => "descriptors",

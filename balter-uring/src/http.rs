@@ -32,6 +32,11 @@
 //! }
 //! ```
 //!
+//! `https` URLs are spoken to in TLS 1.2 or 1.3, with certificates that the system trusts, others
+//! that the [`ClientBuilder`] is given, or any. A client's connections resume each other's
+//! sessions. [`RunStatistics::handshakes`](crate::RunStatistics::handshakes) tells how long
+//! handshakes took.
+//!
 //! Connections are kept and used again, never by another shard. Redirects are not followed,
 //! cookies not kept and bodies not decompressed: a load test measures one exchange at a time.
 
@@ -43,6 +48,8 @@ mod error;
 mod request;
 mod response;
 
+#[cfg(feature = "tls")]
+pub use crate::net::tls::Certificate;
 pub use client::{Client, ClientBuilder};
 pub use codec::CodecError;
 pub use error::Error;

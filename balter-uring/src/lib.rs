@@ -65,6 +65,7 @@
 //! # Features
 //!
 //! * `metrics`, on by default: the metrics above.
+//! * `tls`, on by default: `https` URLs in [`http::Client`].
 //! * `json`: bodies of requests and responses as JSON.
 //! * `serde`: [`RunStatistics`] can be serialized and deserialized.
 //! * `tokio`: clients made for tokio, such as reqwest, work inside scenarios. They find the context
@@ -81,6 +82,7 @@ mod config;
 mod cores;
 mod engine;
 mod failure;
+mod handshake;
 pub mod http;
 pub mod net;
 mod observe;

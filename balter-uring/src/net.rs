@@ -7,6 +7,9 @@
 
 mod resolve;
 mod stream;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+mod transport;
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,6 +25,9 @@ use crate::ring::{self, Ring};
 pub use resolve::resolve;
 pub(crate) use stream::TcpListener;
 pub use stream::TcpStream;
+#[cfg(feature = "tls")]
+pub use tls::TlsError;
+pub(crate) use transport::{Outgoing, Transport};
 
 /// Sockets take this many pending connections, where the system allows it.
 const LISTEN_BACKLOG: i32 = 4096;

@@ -66,6 +66,12 @@ pub struct RunStatistics {
     /// difference to [`response`](Self::response) is what this generator has added. Empty in a
     /// closed loop.
     pub punctual: Latencies,
+    /// How long successful TLS handshakes took, without the TCP connect before them. They are part
+    /// of the transactions that needed a connection, and counted here apart from those. A
+    /// handshake that fails is a failure of its transaction.
+    pub handshakes: Latencies,
+    /// Those of them that resumed an earlier session.
+    pub resumed_handshakes: u64,
     /// The same for each `#[transaction]`, in the order of their names.
     pub transactions: Vec<TransactionStatistics>,
     /// Failures by class, only those that happened, most first.

@@ -18,6 +18,7 @@ use super::executor;
 use super::instance::{Guarded, Instance, Role};
 use super::shard::Shard;
 use super::window::{Outcome, Times};
+use crate::handshake::Handshake;
 use crate::transaction::TransactionMeta;
 use permits::{Permits, Place};
 pub(crate) use spec::{Factory, Maker, Report, RunSpec, WINDOWS_IN_FLIGHT};
@@ -409,6 +410,11 @@ impl ShardRun {
             self.panics_in_a_row.set(0);
         }
         self.windows.borrow_mut().current.record(meta, times, outcome);
+    }
+
+    /// A connection of an instance has shaken hands.
+    pub(crate) fn shook_hands(&self, handshake: Handshake) {
+        self.windows.borrow_mut().current.record_handshake(handshake);
     }
 
     /// A scenario has returned.

@@ -7,11 +7,12 @@ use std::rc::Rc;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::clock::Clock;
-use super::executor;
 #[cfg(feature = "tokio")]
 use super::remote_wake::Inbox;
 use super::run::{Next, RunSpec, ShardRun};
 use super::timers::Timers;
+use super::{executor, instance};
+use crate::handshake;
 use crate::ring::{self, Ring, RingWaker, Wait};
 
 /// Tasks of one turn may go on starting transactions for so long. It bounds how late the driver
@@ -187,6 +188,12 @@ pub(crate) async fn main(
         ring: Rc::clone(&ring),
     });
     ring::set_current(Some(ring));
+    // The instance that is polled is the one whose connection it is.
+    handshake::observe(|handshake| {
+        if let Some(instance) = instance::current() {
+            instance.run.shook_hands(handshake);
+        }
+    });
     CURRENT.with(|current| *current.borrow_mut() = Some(Rc::clone(&shard)));
     if ready.send(Ok(handle)).is_ok() {
         drive(&shard, &commands).await;

@@ -43,6 +43,8 @@ pub(crate) struct Totals {
     panic_message: Option<String>,
     most_instances: u32,
     punctual: Latencies,
+    handshakes: Latencies,
+    resumed_handshakes: u64,
 }
 
 impl Totals {
@@ -55,6 +57,8 @@ impl Totals {
             panic_message: None,
             most_instances: 0,
             punctual: Latencies::default(),
+            handshakes: Latencies::default(),
+            resumed_handshakes: 0,
         }
     }
 
@@ -83,6 +87,10 @@ impl Totals {
         if let Some(punctual) = &window.punctual {
             punctual.add_to(self.punctual.histogram_mut());
         }
+        if let Some(handshakes) = &window.handshakes {
+            handshakes.add_to(self.handshakes.histogram_mut());
+        }
+        self.resumed_handshakes += window.resumed_handshakes;
         if self.panic_message.is_none() {
             self.panic_message.clone_from(&window.panic);
         }
@@ -213,6 +221,8 @@ impl Totals {
             steady,
             distorted,
             punctual: self.punctual,
+            handshakes: self.handshakes,
+            resumed_handshakes: self.resumed_handshakes,
             response,
             service,
             lag,

@@ -2,6 +2,7 @@
 
 use super::recorder::{Bucket, Recorder};
 use crate::failure::FailureClass;
+use crate::handshake::Handshake;
 use crate::transaction::TransactionMeta;
 
 /// How the outcome of a transaction counts.
@@ -98,6 +99,10 @@ pub(crate) struct ShardWindow {
     /// Response times as they would be if the shard had never been late for an instance that was
     /// waiting. `None` in a closed loop.
     pub(crate) punctual: Option<Recorder>,
+    /// Times of TLS handshakes; `None` until there is one.
+    pub(crate) handshakes: Option<Recorder>,
+    /// Those of them that went on with an earlier session.
+    pub(crate) resumed_handshakes: u64,
     /// The run on this shard is over.
     pub(crate) last: bool,
 }
@@ -118,7 +123,11 @@ impl ShardWindow {
         if let Some(punctual) = &mut punctual {
             punctual.reset();
         }
-        *self = Self { transactions, punctual, ..Self::default() };
+        let mut handshakes = self.handshakes.take();
+        if let Some(handshakes) = &mut handshakes {
+            handshakes.reset();
+        }
+        *self = Self { transactions, punctual, handshakes, ..Self::default() };
     }
 
     pub(crate) fn succeeded(&self) -> u64 {
@@ -175,6 +184,12 @@ impl ShardWindow {
         }
     }
 
+    pub(crate) fn record_handshake(&mut self, handshake: Handshake) {
+        let time_ns = u64::try_from(handshake.time.as_nanos()).unwrap_or(u64::MAX);
+        self.handshakes.get_or_insert_with(Recorder::new).record(Bucket::of(time_ns));
+        self.resumed_handshakes += u64::from(handshake.resumed);
+    }
+
     #[cold]
     fn first(&mut self, meta: &'static TransactionMeta, id: usize) {
         if self.transactions.len() <= id {
@@ -187,6 +202,8 @@ impl ShardWindow {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use hdrhistogram::Histogram;
 
     use super::super::recorder::histogram;
@@ -234,6 +251,20 @@ mod tests {
         assert_eq!(window.cancelled(), 1);
         let transaction = window.transactions().next().expect("one name");
         assert!(recorded(&transaction.service).is_empty());
+    }
+
+    #[test]
+    fn handshakes_are_recorded_apart_from_transactions() {
+        let mut window = ShardWindow::new(true);
+        for (micros, resumed) in [(900, false), (300, true)] {
+            window.record_handshake(Handshake { time: Duration::from_micros(micros), resumed });
+        }
+        let handshakes = recorded(window.handshakes.as_ref().expect("there were two"));
+        assert_eq!((handshakes.len(), handshakes.max() / 1_000), (2, 900));
+        assert_eq!((window.resumed_handshakes, window.succeeded()), (1, 0));
+        window.reset();
+        assert!(recorded(window.handshakes.as_ref().expect("its memory is kept")).is_empty());
+        assert_eq!(window.resumed_handshakes, 0);
     }
 
     #[test]

@@ -3,14 +3,21 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+#[cfg(feature = "tls")]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use http::{HeaderMap, Method};
 
+use super::Error;
 use super::codec::Limits;
 use super::connection::Origin;
-use super::request::RequestBuilder;
+use super::request::{RequestBuilder, Scheme};
+#[cfg(feature = "tls")]
+use crate::net::TlsError;
+#[cfg(feature = "tls")]
+use crate::net::tls::{Certificate, Connector, Trust};
 use crate::ring;
 
 /// An HTTP/1.1 client.
@@ -36,6 +43,25 @@ pub(super) struct Inner {
     limits: Limits,
     pub(super) max_body: usize,
     max_idle: usize,
+    #[cfg(feature = "tls")]
+    tls: Tls,
+}
+
+/// TLS as a client has it: made when it is first needed, and shared by all of its connections, so
+/// that they resume each other's sessions.
+#[cfg(feature = "tls")]
+#[derive(Debug)]
+struct Tls {
+    trust: Trust,
+    connector: OnceLock<Result<Connector, TlsError>>,
+}
+
+#[cfg(feature = "tls")]
+impl Tls {
+    fn connector(&self) -> Result<Connector, Error> {
+        let connector = self.connector.get_or_init(|| Connector::new(&self.trust, &[b"http/1.1"]));
+        connector.clone().map_err(Error::Tls)
+    }
 }
 
 /// Configures a [`Client`].
@@ -46,6 +72,8 @@ pub struct ClientBuilder {
     limits: Limits,
     max_body: usize,
     max_idle: usize,
+    #[cfg(feature = "tls")]
+    trust: Trust,
 }
 
 /// The connections of one client on one shard.
@@ -75,6 +103,8 @@ impl Client {
             limits: Limits::default(),
             max_body: 64 << 20,
             max_idle: usize::MAX,
+            #[cfg(feature = "tls")]
+            trust: Trust::default(),
         }
     }
 
@@ -118,7 +148,13 @@ impl Client {
     }
 
     /// This client's hold on a host, on this shard.
-    pub(super) fn origin(&self, host: &str, port: u16) -> Rc<Origin> {
+    pub(super) fn origin(
+        &self,
+        scheme: Scheme,
+        host: &str,
+        port: u16,
+    ) -> Result<Rc<Origin>, Error> {
+        let has_tls = scheme == Scheme::Https;
         CONNECTIONS.with_borrow_mut(|all| {
             if all.is_empty()
                 && let Some(ring) = ring::current()
@@ -130,15 +166,34 @@ impl Client {
                 origins: Vec::new(),
             });
             // A client talks to a handful of hosts; looking through them beats hashing.
-            let known =
-                mine.origins.iter().find(|origin| origin.port == port && origin.host == host);
-            known.cloned().unwrap_or_else(|| {
-                let Inner { limits, max_idle, .. } = *self.inner;
-                let origin = Origin::new(host.to_owned(), port, limits, max_idle);
-                mine.origins.push(Rc::clone(&origin));
-                origin
-            })
+            let known = mine.origins.iter().find(|origin| {
+                origin.port == port && origin.has_tls() == has_tls && origin.host == host
+            });
+            if let Some(known) = known {
+                return Ok(Rc::clone(known));
+            }
+            let origin = self.new_origin(has_tls, host, port)?;
+            mine.origins.push(Rc::clone(&origin));
+            Ok(origin)
         })
+    }
+
+    fn new_origin(&self, has_tls: bool, host: &str, port: u16) -> Result<Rc<Origin>, Error> {
+        let Inner { limits, max_idle, .. } = *self.inner;
+        if !has_tls {
+            return Ok(Origin::new(host.to_owned(), port, limits, max_idle));
+        }
+        #[cfg(feature = "tls")]
+        return Origin::with_tls(
+            host.to_owned(),
+            port,
+            self.inner.tls.connector()?,
+            limits,
+            max_idle,
+        );
+        // No URL comes so far.
+        #[cfg(not(feature = "tls"))]
+        Err(Error::HttpsDisabled)
     }
 }
 
@@ -193,11 +248,41 @@ impl ClientBuilder {
         self
     }
 
+    /// Trusts another authority, beside the system's.
+    #[cfg(feature = "tls")]
+    pub fn add_root_certificate(mut self, certificate: Certificate) -> Self {
+        self.trust.roots.push(certificate);
+        self
+    }
+
+    /// Whether the system's root certificates are trusted: they are if this is not set. They are
+    /// read once a process, at its first `https` URL.
+    #[cfg(feature = "tls")]
+    pub fn tls_built_in_root_certs(mut self, trusted: bool) -> Self {
+        self.trust.built_in_roots = trusted;
+        self
+    }
+
+    /// Accepts any certificate for any name: expired, self-signed, somebody else's. Whoever is on
+    /// the way can then read and change everything, so this is for targets of one's own.
+    #[cfg(feature = "tls")]
+    pub fn danger_accept_invalid_certs(mut self, accepted: bool) -> Self {
+        self.trust.accept_invalid = accepted;
+        self
+    }
+
     /// The client.
     #[must_use]
     pub fn build(self) -> Client {
-        let Self { headers, limits, max_body, max_idle } = self;
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Client { inner: Arc::new(Inner { id, headers, limits, max_body, max_idle }) }
+        let inner = Inner {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            headers: self.headers,
+            limits: self.limits,
+            max_body: self.max_body,
+            max_idle: self.max_idle,
+            #[cfg(feature = "tls")]
+            tls: Tls { trust: self.trust, connector: OnceLock::new() },
+        };
+        Client { inner: Arc::new(inner) }
     }
 }

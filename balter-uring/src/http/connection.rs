@@ -5,17 +5,24 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+#[cfg(feature = "tls")]
+use rustls::pki_types::ServerName;
+
 use super::Error;
 use super::codec::{Decoder, Event, Framing, HeadRef, Limits, RequestKind};
 use crate::failure::{self, FailureClass};
-use crate::net::{TcpStream, resolve};
-use crate::ring::{Chunk, SendBuf};
+#[cfg(feature = "tls")]
+use crate::net::tls::{Connector, TlsStream, server_name};
+use crate::net::{Outgoing, TcpStream, Transport, resolve};
 
-/// Where requests go: one host and port, as one client sees it on one shard.
+/// Where requests go: one scheme, host and port, as one client sees it on one shard.
 #[derive(Debug)]
 pub(super) struct Origin {
     pub(super) host: String,
     pub(super) port: u16,
+    /// `None` without TLS.
+    #[cfg(feature = "tls")]
+    tls: Option<(Connector, ServerName<'static>)>,
     limits: Limits,
     max_idle: usize,
     addresses: RefCell<Vec<SocketAddr>>,
@@ -43,10 +50,8 @@ pub(super) struct Answer {
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
+    transport: Transport,
     decoder: Decoder,
-    /// Received, and not yet decoded to its end.
-    chunk: Option<Chunk>,
     /// The head of the current answer, kept for who asks for its headers. A copy of some hundred
     /// bytes into memory that is used again, so that the buffer it came in can go back.
     pub(super) raw_head: Vec<u8>,
@@ -59,11 +64,40 @@ impl Origin {
         Rc::new(Self {
             host,
             port,
+            #[cfg(feature = "tls")]
+            tls: None,
             limits,
             max_idle,
             addresses: RefCell::new(Vec::new()),
             idle: RefCell::new(Vec::new()),
         })
+    }
+
+    /// The same for `https`.
+    ///
+    /// # Errors
+    /// If no certificate can have this host's name.
+    #[cfg(feature = "tls")]
+    pub(super) fn with_tls(
+        host: String,
+        port: u16,
+        connector: Connector,
+        limits: Limits,
+        max_idle: usize,
+    ) -> Result<Rc<Self>, Error> {
+        let name = server_name(&host).map_err(Error::Tls)?;
+        let mut origin = Self::new(host, port, limits, max_idle);
+        if let Some(origin) = Rc::get_mut(&mut origin) {
+            origin.tls = Some((connector, name));
+        }
+        Ok(origin)
+    }
+
+    pub(super) fn has_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
     }
 
     /// Sends an encoded request and waits for the answer's head.
@@ -73,34 +107,45 @@ impl Origin {
     /// new connection.
     pub(super) async fn exchange(
         &self,
-        mut bytes: Encoded,
+        bytes: Encoded,
         kind: RequestKind,
         repeatable: bool,
     ) -> Result<Answer, Error> {
         if let Some(mut connection) = self.idle_connection() {
             let noted = failure::noted();
-            match connection.exchange(bytes.for_attempt(&connection), kind).await {
+            match connection.exchange(bytes.outgoing(), kind).await {
                 Err(error) if repeatable && error.before_any_answer() => failure::renote(noted),
                 Err(error) => return Err(error),
                 Ok(head) => return Ok(Answer { connection, head }),
             }
         }
         let mut connection = self.connect().await?;
-        let head = connection.exchange(bytes.for_attempt(&connection), kind).await?;
+        let head = connection.exchange(bytes.outgoing(), kind).await?;
         Ok(Answer { connection, head })
     }
 
     fn idle_connection(&self) -> Option<Box<Connection>> {
         loop {
-            let connection = self.idle.borrow_mut().pop()?;
+            let mut connection = self.idle.borrow_mut().pop()?;
             // What comes without being asked for is the end, or nonsense.
-            if !connection.stream.has_news() {
+            if connection.transport.is_usable() {
                 return Some(connection);
             }
         }
     }
 
     async fn connect(&self) -> Result<Box<Connection>, Error> {
+        let tcp = self.connect_tcp().await?;
+        #[cfg(feature = "tls")]
+        if let Some((connector, name)) = &self.tls {
+            let stream = TlsStream::handshake(tcp, connector, name.clone()).await;
+            let stream = stream.map_err(Error::io)?;
+            return Ok(Connection::new(Transport::Tls(Box::new(stream)), self.limits));
+        }
+        Ok(Connection::new(Transport::Plain(tcp), self.limits))
+    }
+
+    async fn connect_tcp(&self) -> Result<TcpStream, Error> {
         if self.addresses.borrow().is_empty() {
             let resolved = resolve(&self.host, self.port).await;
             let resolved =
@@ -113,7 +158,7 @@ impl Origin {
             let address = self.addresses.borrow()[index.min(count - 1)];
             let noted = failure::noted();
             match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(Connection::new(stream, self.limits)),
+                Ok(stream) => return Ok(stream),
                 Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
                     return Err(Error::Timeout);
                 }
@@ -130,12 +175,12 @@ impl Origin {
 
     /// Takes back a connection whose answer has been read to its end.
     pub(super) fn put_back(&self, mut connection: Box<Connection>) {
-        if !connection.decoder.can_reuse() || connection.chunk.is_some() {
+        if !connection.decoder.can_reuse() || !connection.transport.filled().is_empty() {
             return;
         }
         // Answered before it was all sent: the target may never read the rest, and the next
         // request would wait behind it.
-        if connection.stream.is_sending() {
+        if connection.transport.is_sending() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -153,70 +198,71 @@ pub(super) enum Encoded {
 }
 
 impl Encoded {
-    fn for_attempt(&mut self, connection: &Connection) -> SendBuf {
+    fn outgoing(&self) -> Outgoing<'_> {
         match self {
-            Self::Shared(bytes) => SendBuf::Shared(Rc::clone(bytes)),
-            Self::Owned(bytes) => {
-                let mut copy = connection.stream.reclaim();
-                copy.extend_from_slice(bytes);
-                SendBuf::Owned(copy)
-            }
+            Self::Shared(bytes) => Outgoing::Shared(bytes),
+            Self::Owned(bytes) => Outgoing::Borrowed(bytes),
         }
     }
 }
 
 impl Connection {
-    fn new(stream: TcpStream, limits: Limits) -> Box<Self> {
+    fn new(transport: Transport, limits: Limits) -> Box<Self> {
         Box::new(Self {
-            stream,
+            transport,
             decoder: Decoder::new(limits),
-            chunk: None,
             raw_head: Vec::new(),
             reused: false,
         })
     }
 
-    async fn exchange(&mut self, bytes: SendBuf, kind: RequestKind) -> Result<Head, Error> {
-        if self.stream.is_sending() {
-            poll_fn(|cx| self.stream.poll_sent(cx)).await.map_err(Error::io)?;
+    async fn exchange(&mut self, bytes: Outgoing<'_>, kind: RequestKind) -> Result<Head, Error> {
+        if self.transport.is_sending() {
+            poll_fn(|cx| self.transport.poll_sent(cx)).await.map_err(Error::io)?;
         }
         self.decoder.begin(kind);
-        self.stream.send(bytes);
+        self.transport.send(bytes).map_err(Error::io)?;
         let mut first = true;
         loop {
-            let received = poll_fn(|cx| self.stream.poll_recv(cx)).await;
-            let received = received.map_err(|error| match Error::io(error) {
-                // Once a byte of the answer is in, the request must not be repeated.
-                Error::Io(error) if !first => Error::Io(std::io::Error::other(error)),
-                error => error,
+            let received = poll_fn(|cx| self.transport.poll_fill(cx)).await;
+            let received = received.map_err(|error| match first {
+                true => Error::before_answer(error),
+                false => match Error::io(error) {
+                    // Once a byte of the answer is in, the request must not be repeated.
+                    Error::Io(error) => Error::Io(std::io::Error::other(error)),
+                    error => error,
+                },
             })?;
-            let Some(chunk) = received else {
+            if !received {
                 self.decoder.finish_eof().map_err(Error::response)?;
                 return Err(Error::response(super::codec::CodecError::ClosedBeforeResponse));
-            };
+            }
             first = false;
-            if let Some(head) = self.decode_head(chunk)? {
+            if let Some(head) = self.decode_head()? {
                 return Ok(head);
             }
         }
     }
 
-    fn decode_head(&mut self, mut chunk: Chunk) -> Result<Option<Head>, Error> {
+    fn decode_head(&mut self) -> Result<Option<Head>, Error> {
         loop {
-            let decoded = self.decoder.decode(&chunk).map_err(Error::response)?;
+            let decoded = self.decoder.decode(self.transport.filled()).map_err(Error::response)?;
             let consumed = decoded.consumed;
-            match decoded.event {
-                Event::NeedMore => return Ok(None),
+            let decoded = match decoded.event {
+                // All of the input has been consumed.
+                Event::NeedMore => Some(None),
                 Event::Head(head) => {
                     let known = known(&head);
                     self.raw_head.clear();
                     self.raw_head.extend_from_slice(head.raw);
-                    chunk.advance(consumed);
-                    self.chunk = (!chunk.is_empty()).then_some(chunk);
-                    return Ok(Some(known));
+                    Some(Some(known))
                 }
                 // Not before a head.
-                Event::Data(_) | Event::End => chunk.advance(consumed),
+                Event::Data(_) | Event::End => None,
+            };
+            self.transport.consume(consumed);
+            if let Some(head) = decoded {
+                return Ok(head);
             }
         }
     }
@@ -227,9 +273,8 @@ impl Connection {
             if let Some(taken) = self.data_at_hand(&mut take)? {
                 return Ok(taken);
             }
-            match poll_fn(|cx| self.stream.poll_recv(cx)).await.map_err(Error::io)? {
-                Some(chunk) => self.chunk = Some(chunk),
-                None => self.decoder.finish_eof().map_err(Error::response)?,
+            if !poll_fn(|cx| self.transport.poll_fill(cx)).await.map_err(Error::io)? {
+                self.decoder.finish_eof().map_err(Error::response)?;
             }
         }
     }
@@ -244,8 +289,7 @@ impl Connection {
             if self.decoder.is_complete() {
                 return Ok(Some(false));
             }
-            let input: &[u8] = self.chunk.as_deref().unwrap_or_default();
-            let decoded = self.decoder.decode(input).map_err(Error::response)?;
+            let decoded = self.decoder.decode(self.transport.filled()).map_err(Error::response)?;
             let consumed = decoded.consumed;
             let event = match decoded.event {
                 Event::Data(data) => {
@@ -256,12 +300,7 @@ impl Connection {
                 Event::NeedMore => None,
                 Event::Head(_) => continue,
             };
-            if let Some(chunk) = &mut self.chunk {
-                chunk.advance(consumed);
-                if chunk.is_empty() || event.is_none() {
-                    self.chunk = None;
-                }
-            }
+            self.transport.consume(consumed);
             return Ok(event);
         }
     }

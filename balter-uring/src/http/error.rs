@@ -6,6 +6,8 @@ use http::StatusCode;
 
 use super::codec::CodecError;
 use crate::failure::{self, FailureClass};
+#[cfg(feature = "tls")]
+use crate::net::TlsError;
 
 /// Why a request got no answer, or not the one that was wanted.
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +22,21 @@ pub enum Error {
         reason: String,
     },
     /// The URL's scheme is not spoken here. Nothing was sent.
-    #[error("the scheme `{scheme}` is not supported: only http is")]
+    #[error("the scheme `{scheme}` is not supported: only http and https are")]
     Scheme {
         /// What was given.
         scheme: String,
     },
+    /// The URL's scheme is `https`, and this crate was built without TLS. Nothing was sent.
+    #[error(
+        "https is not built in: enable the feature `tls` of balter-uring, which `default-features = false` leaves out"
+    )]
+    HttpsDisabled,
+    /// TLS failed: the certificate is not accepted, the target sent an alert, or ended the
+    /// connection where it must not.
+    #[cfg(feature = "tls")]
+    #[error("no TLS with the target, or no longer: {0}")]
+    Tls(#[source] TlsError),
     /// A header's name or value has bytes that it must not have. Nothing was sent.
     #[error("the header `{name}` cannot be sent: {reason}")]
     Header {
@@ -83,9 +95,24 @@ pub enum Error {
 
 impl Error {
     pub(super) fn io(error: io::Error) -> Self {
+        #[cfg(feature = "tls")]
+        let error = match error.downcast() {
+            Ok(error) => return Self::Tls(error),
+            Err(error) => error,
+        };
         match error.kind() {
             io::ErrorKind::TimedOut => Self::Timeout,
             _ => Self::Io(error),
+        }
+    }
+
+    /// The connection has failed before a byte of the answer. A target that closes it then has cut
+    /// nothing, and need not have said so.
+    pub(super) fn before_answer(error: io::Error) -> Self {
+        match Self::io(error) {
+            #[cfg(feature = "tls")]
+            Self::Tls(TlsError::Truncated) => Self::response(CodecError::ClosedBeforeResponse),
+            error => error,
         }
     }
 

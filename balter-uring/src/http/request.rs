@@ -10,7 +10,21 @@ use super::codec::{BodyLen, RequestKind, encode_head};
 use super::connection::{Encoded, Origin};
 use super::{Error, Response};
 
-const HTTP_PORT: u16 = 80;
+/// What stands before the host in a URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    const fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
 
 /// A request to be sent, or to be prepared.
 #[derive(Debug)]
@@ -40,6 +54,7 @@ pub struct PreparedRequest {
 /// The parts of a URL that a request needs.
 #[derive(Debug)]
 struct Url {
+    scheme: Scheme,
     host: String,
     port: u16,
     /// As it goes into the `Host` header.
@@ -54,11 +69,13 @@ impl Url {
         // A fragment is for whoever shows the answer, and never sent.
         let sent = text.split_once('#').map_or(text, |(before, _)| before);
         let uri: Uri = sent.parse().map_err(|cause| error(&format!("{cause}")))?;
-        match uri.scheme_str() {
-            Some("http") => {}
+        let scheme = match uri.scheme_str() {
+            Some("http") => Scheme::Http,
+            Some("https") if cfg!(feature = "tls") => Scheme::Https,
+            Some("https") => return Err(Error::HttpsDisabled),
             Some(scheme) => return Err(Error::Scheme { scheme: scheme.to_owned() }),
             None => return Err(error("it has no scheme")),
-        }
+        };
         let authority = uri.authority().ok_or_else(|| error("it has no host"))?;
         if authority.as_str().contains('@') {
             return Err(error("user names in URLs are not sent; set the authorization header"));
@@ -70,12 +87,12 @@ impl Url {
             Some((_, digits)) if !digits.is_empty() && !digits.ends_with(']') => {
                 authority.port_u16().ok_or_else(|| error("its port is not in 0..=65535"))?
             }
-            _ => HTTP_PORT,
+            _ => scheme.default_port(),
         };
         let host = authority.host().to_ascii_lowercase();
-        let authority = match port {
-            HTTP_PORT => host.clone(),
-            port => format!("{host}:{port}"),
+        let authority = match port == scheme.default_port() {
+            true => host.clone(),
+            false => format!("{host}:{port}"),
         };
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         let target = match target.starts_with('/') {
@@ -83,7 +100,7 @@ impl Url {
             // `http://host?query`
             false => format!("/{target}"),
         };
-        Ok(Self { host, port, authority, target })
+        Ok(Self { scheme, host, port, authority, target })
     }
 }
 
@@ -196,7 +213,7 @@ impl RequestBuilder {
         if let Some(body) = &self.body {
             bytes.extend_from_slice(body);
         }
-        Ok((self.client.origin(&url.host, url.port), bytes))
+        Ok((self.client.origin(url.scheme, &url.host, url.port)?, bytes))
     }
 
     fn fail_header(&mut self, name: &str, reason: &dyn std::fmt::Display) {
@@ -251,8 +268,26 @@ mod tests {
         {
             assert!(Url::parse(text).is_err(), "{text:?}");
         }
-        assert!(matches!(Url::parse("https://h/"), Err(Error::Scheme { .. })));
+        assert!(matches!(Url::parse("ftp://h/"), Err(Error::Scheme { .. })));
         assert!(matches!(Url::parse("http://user@h/"), Err(Error::Url { .. })));
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn https_has_a_port_of_its_own() {
+        let plain = url("https://Example.org/a");
+        assert_eq!((plain.scheme, plain.port), (Scheme::Https, 443));
+        assert_eq!(plain.authority, "example.org");
+        assert_eq!(url("https://h:80/").authority, "h:80");
+        assert_eq!(url("http://h:443/").authority, "h:443");
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn https_without_tls_says_which_feature_is_missing() {
+        let error = Url::parse("https://h/").expect_err("there is no TLS");
+        assert!(matches!(error, Error::HttpsDisabled));
+        assert!(error.to_string().contains("`tls`"), "{error}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ const WRITE_SIZE: usize = 64 << 10;
 #[derive(Debug)]
 pub struct TcpStream {
     socket: Socket,
-    /// Partly read, by [`AsyncRead`].
+    /// Partly read.
     chunk: Option<Chunk>,
 }
 
@@ -70,6 +70,32 @@ impl TcpStream {
         watched(self.socket.poll_recv(cx))
     }
 
+    /// Waits for bytes, which [`filled`](Self::filled) then has; `false` after the peer's last.
+    #[inline]
+    pub(crate) fn poll_fill(&mut self, cx: &Context<'_>) -> Poll<io::Result<bool>> {
+        if self.chunk.is_none() {
+            self.chunk = ready!(self.poll_recv(cx))?;
+        }
+        Poll::Ready(Ok(self.chunk.is_some()))
+    }
+
+    /// Received and not consumed.
+    #[inline]
+    pub(crate) fn filled(&self) -> &[u8] {
+        self.chunk.as_deref().unwrap_or_default()
+    }
+
+    /// Drops bytes from view. The buffer they came in goes back with the last.
+    #[inline]
+    pub(crate) fn consume(&mut self, count: usize) {
+        if let Some(chunk) = &mut self.chunk {
+            chunk.advance(count);
+            if chunk.is_empty() {
+                self.chunk = None;
+            }
+        }
+    }
+
     /// Data, an end or an error has come that nobody asked for.
     pub(crate) fn has_news(&self) -> bool {
         self.socket.has_news()
@@ -90,19 +116,11 @@ impl AsyncRead for TcpStream {
         if buffer.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        if self.chunk.is_none() {
-            match ready!(self.poll_recv(cx))? {
-                Some(chunk) => self.chunk = Some(chunk),
-                None => return Poll::Ready(Ok(0)),
-            }
-        }
-        let Some(chunk) = &mut self.chunk else { return Poll::Ready(Ok(0)) };
-        let count = chunk.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&chunk[..count]);
-        chunk.advance(count);
-        if chunk.is_empty() {
-            self.chunk = None;
-        }
+        ready!(self.poll_fill(cx))?;
+        // Nothing is filled after the peer's last.
+        let count = self.filled().len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.filled()[..count]);
+        self.consume(count);
         Poll::Ready(Ok(count))
     }
 }

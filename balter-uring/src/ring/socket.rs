@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -255,6 +255,21 @@ impl Deref for Chunk {
         unsafe {
             std::slice::from_raw_parts(
                 self.ring.pool_base().add(offset),
+                (self.end - self.start) as usize,
+            )
+        }
+    }
+}
+
+impl DerefMut for Chunk {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let offset = self.buffer as usize * BUFFER_SIZE + self.start as usize;
+        // SAFETY: as for `deref`. A buffer that was filled belongs to one chunk, and `self` is
+        // borrowed for as long as the slice lives, so that nothing else reads or writes these
+        // bytes; the pool's memory was allocated to be written to.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.ring.pool_base().cast_mut().add(offset),
                 (self.end - self.start) as usize,
             )
         }

@@ -103,6 +103,17 @@ impl fmt::Display for RunStatistics {
             row(f, "service", &self.service)?;
             row(f, "lag", &self.lag)?;
         }
+        if !self.handshakes.is_empty() {
+            writeln!(
+                f,
+                "\n  TLS handshakes {}, resumed {}: p50 {}, p99 {}, max {}",
+                Grouped(self.handshakes.len()),
+                Grouped(self.resumed_handshakes),
+                Time(self.handshakes.quantile(0.5)),
+                Time(self.handshakes.quantile(0.99)),
+                Time(self.handshakes.max()),
+            )?;
+        }
         if self.transactions.len() > 1 {
             writeln!(f)?;
             for transaction in &self.transactions {
