@@ -7,75 +7,29 @@
 mod support;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::thread::sleep;
-use std::time::Instant;
 
 use balter_uring::FailureClass;
 use balter_uring::http::{Client, Error, PreparedRequest, StatusCode};
 use balter_uring::prelude::*;
 use balter_uring::time;
 
+use support::nginx::Nginx;
 use support::{Random, checksum, clients_of, eventually, finish, on_shard};
 
 const LARGE: usize = 5_000_003;
 
-/// An nginx of the test's own, in a directory of its own.
-struct Nginx {
-    process: Child,
-    address: SocketAddr,
-    root: PathBuf,
-}
-
 impl Nginx {
     /// `None` where there is none. `more` goes into the configuration's `server`.
     fn start(more: &str) -> Option<Self> {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let Some(binary) = find() else {
-            assert!(std::env::var("CI").is_err(), "CI must have nginx: apt-get install nginx");
-            println!("skipped: nginx is not installed");
-            return None;
+        let prepare = |root: &Path| {
+            fs::write(root.join("html/small.txt"), "hello").expect("it is ours");
+            fs::write(root.join("html/before.txt"), "before, ").expect("it is ours");
+            fs::write(root.join("html/large.bin"), Random(6).bytes(LARGE)).expect("it is ours");
         };
-        let root = std::env::temp_dir().join(format!(
-            "balter-nginx-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::SeqCst)
-        ));
-        let _ = fs::remove_dir_all(&root);
-        for directory in ["html", "tmp"] {
-            fs::create_dir_all(root.join(directory)).expect("the temporary directory is ours");
-        }
-        fs::write(root.join("html/small.txt"), "hello").expect("it is ours");
-        fs::write(root.join("html/before.txt"), "before, ").expect("it is ours");
-        fs::write(root.join("html/large.bin"), Random(6).bytes(LARGE)).expect("it is ours");
-        // Somebody may take the port between our finding it and nginx's listening there.
-        for _ in 0..5 {
-            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-            let address = free.local_addr().expect("it is bound");
-            drop(free);
-            fs::write(root.join("nginx.conf"), configuration(&root, address, more))
-                .expect("it is ours");
-            let mut process = Command::new(&binary)
-                .arg("-p")
-                .arg(&root)
-                .arg("-c")
-                .arg(root.join("nginx.conf"))
-                .arg("-e")
-                .arg(root.join("error.log"))
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("it can be run");
-            if listens(&mut process, address) {
-                return Some(Self { process, address, root });
-            }
-        }
-        let log = fs::read_to_string(root.join("error.log")).unwrap_or_default();
-        panic!("nginx does not start: {log}");
+        Self::launch(prepare, |root, address| configuration(root, address, more))
     }
 
     fn url(&self, path: &str) -> String {
@@ -92,15 +46,6 @@ impl Nginx {
         // One too many may be on its way.
         sleep(Duration::from_millis(100));
         read()
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // In the foreground and without a worker of its own, it is this one process.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = fs::remove_dir_all(&self.root);
     }
 }
 
@@ -126,32 +71,6 @@ impl Logged {
             length: fields.next()?.parse().ok()?,
         })
     }
-}
-
-fn find() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // Where Debian has it, which is not on everybody's path.
-    let also = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(also)
-        .map(|directory| directory.join("nginx"))
-        .find(|file| file.is_file())
-}
-
-fn listens(process: &mut Child, address: SocketAddr) -> bool {
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(10) {
-        if process.try_wait().expect("it is our child").is_some() {
-            return false;
-        }
-        if TcpStream::connect(address).is_ok() {
-            return true;
-        }
-        sleep(Duration::from_millis(10));
-    }
-    let _ = process.kill();
-    let _ = process.wait();
-    false
 }
 
 fn configuration(root: &Path, address: SocketAddr, more: &str) -> String {

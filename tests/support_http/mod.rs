@@ -4,6 +4,9 @@
 //! Included by path into each test binary, which uses a part of it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of this")]
 
+pub mod authority;
+pub mod nginx;
+
 use std::future::Future;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -250,6 +253,11 @@ impl Peer {
         }
         request.body = self.unread.drain(..body).collect();
         Some(request)
+    }
+
+    /// What comes first, whatever it is.
+    pub fn some(&mut self) {
+        self.receive();
     }
 
     /// Everything up to the client's end, so that the handler returns when the client closes.
