@@ -1,5 +1,5 @@
 //! Requests a second on one generator core, side by side with what else there is; large bodies;
-//! memory of an instance; under the feature `tokio`, reqwest here and under Balter.
+//! HTTPS; memory of an instance; under the feature `tokio`, reqwest here and under Balter.
 //!
 //! The target has the last core to itself and is the same for all; its count over the same stretch
 //! of time is what all contenders are compared by. Requests are asked of two targets: the crate's
@@ -8,32 +8,43 @@
 //! faster a client, the smaller the batches that it gets, and the more each request costs it. The
 //! bare loop costs less than any client. A contender whose core is not busy all the time waited
 //! for the target; what it costs is then told by the generator's time for each request, and
-//! ratios are judged by that.
+//! ratios are judged by that. HTTPS is asked of nginx, which costs more than either client.
 //!
 //! ```text
 //! cargo bench --bench http
 //! cargo bench --bench http -- requests
 //! cargo bench --bench http --features tokio -- tokio
+//! cargo bench --bench http -- https
 //! ```
 
 // The macros of Balter 0.8.2 expand to paths that begin with `::balter`.
 extern crate balter_peer as balter;
 
+#[cfg(feature = "tls")]
+#[path = "../tests/support_http/authority.rs"]
+mod authority;
 #[path = "support/cpu.rs"]
 mod cpu;
 #[path = "support/harness.rs"]
 mod harness;
 #[path = "support/memory.rs"]
 mod memory;
+#[cfg(feature = "tls")]
+#[path = "../tests/support_http/nginx.rs"]
+mod nginx;
 #[path = "support/peers.rs"]
 mod peers;
 #[path = "support/slow_road.rs"]
 mod slow_road;
+#[cfg(feature = "tls")]
+#[path = "support/secure.rs"]
+mod secure;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use balter_uring::http::{Client, ClientBuilder};
 use balter_uring::target::Target;
 use futures_lite::future::block_on;
 
@@ -41,12 +52,12 @@ use cpu::Stretch;
 use harness::{Claim, Plan, Series, Table, interleave, ratios};
 
 mod ours {
-    use balter_uring::http::{Client, Error, PreparedRequest};
+    use balter_uring::http::{ClientBuilder, Error, PreparedRequest};
     use balter_uring::{scenario, transaction};
 
     #[scenario]
-    pub(crate) async fn visitor(url: String) {
-        let page = Client::new().get(&url).prepare().expect("the target's own URL");
+    pub(crate) async fn visitor(client: ClientBuilder, url: String) {
+        let page = client.build().get(&url).prepare().expect("the target's own URL");
         loop {
             // What fails is counted.
             let _ = visit(&page).await;
@@ -84,11 +95,14 @@ struct Asked<'a> {
     address: SocketAddr,
     url: String,
     served: &'a dyn Fn() -> u64,
+    /// For ours.
+    client: ClientBuilder,
 }
 
 impl<'a> Asked<'a> {
     fn new(address: SocketAddr, path: &str, served: &'a dyn Fn() -> u64) -> Self {
-        Self { address, url: format!("http://{address}{path}"), served }
+        let url = format!("http://{address}{path}");
+        Self { address, url, served, client: Client::builder() }
     }
 }
 
@@ -177,6 +191,68 @@ fn main() {
     if plan.wants("tokio") {
         slow_road::compare(&plan);
     }
+    #[cfg(feature = "tls")]
+    if plan.wants("https") {
+        https(&plan, target, has_wrk);
+    }
+}
+
+#[cfg(feature = "tls")]
+fn https(plan: &Plan, core: usize, has_wrk: bool) {
+    const CONNECTIONS: usize = 64;
+    let Some(target) = secure::Secure::start(core) else {
+        println!("nginx is not installed: https is skipped");
+        return;
+    };
+    let served = || target.served();
+    let asked = Asked {
+        url: format!("https://{}/", target.address()),
+        client: target.client(),
+        ..Asked::new(target.address(), "/", &served)
+    };
+    let mut contenders = vec![Contender::Ours];
+    if has_wrk {
+        contenders.push(Contender::Wrk);
+    }
+    let measured = interleave(plan.repetitions, &contenders, |&contender| {
+        measure(contender, &asked, CONNECTIONS, plan.length(2.0))
+    });
+    let mut table = Table::new(
+        format!("HTTPS GET of 12 bytes, keep-alive, {CONNECTIONS} connections, nginx"),
+        &[
+            "contender",
+            "req/s",
+            "(min–max)",
+            "core busy",
+            "µs/req",
+            "ours ÷ by rate",
+            "ours ÷ by cost",
+            "claim",
+        ],
+    );
+    for (contender, theirs) in contenders.iter().zip(&measured) {
+        let rate = Series::new(theirs.iter().map(Measured::rate));
+        let busy = Series::new(theirs.iter().map(|measured| measured.busy));
+        let cost = Series::new(theirs.iter().map(Measured::cost));
+        let comparison = Comparison::of(&measured[0], theirs);
+        let claim = match contender {
+            Contender::Wrk => comparison.judge((Claim::AtLeast(1.3), "× wrk over TLS")),
+            _ => String::new(),
+        };
+        table.row([
+            contender.name().to_owned(),
+            format!("{:.0}", rate.median()),
+            rate.range(0),
+            format!("{:.2}", busy.median()),
+            format!("{:.2}", cost.median()),
+            format!("{:.2}", comparison.by_rate),
+            format!("{:.2}", comparison.by_cost),
+            claim,
+        ]);
+    }
+    table.print();
+    println!("  all speak {}", target.speaks());
+    tell_held_up(&measured);
 }
 
 fn requests(plan: &Plan, asked: &Asked<'_>, whom: &str, connections: usize, has_wrk: bool) {
@@ -333,7 +409,7 @@ fn measure(
     length: Duration,
 ) -> Measured {
     let (core, _) = cpu::cores();
-    let Asked { address, ref url, served } = *asked;
+    let Asked { address, ref url, served, ref client } = *asked;
     let warm_up = Duration::from_millis(200);
     // All are still running when the stretch ends.
     let whole = warm_up + length + warm_up;
@@ -341,7 +417,10 @@ fn measure(
     let (stretch, busy, counted) = match contender {
         Contender::Ours => {
             let url = url.to_owned();
-            let run = ours::visitor(url).concurrency(connections).cores([core]).duration(whole);
+            let run = ours::visitor(client.clone(), url)
+                .concurrency(connections)
+                .cores([core])
+                .duration(whole);
             let running = std::thread::spawn(move || block_on(run.run()));
             let stretch = cpu::watch(warm_up, length, served, || cpu::of_shard(core));
             let statistics = running.join().expect("waiting for a run does not panic");

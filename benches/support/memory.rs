@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use balter_uring::Progress;
+use balter_uring::http::Client;
 use balter_uring::target::Target;
 use futures_lite::future::block_on;
 
@@ -113,7 +114,7 @@ fn resident_with(url: &str, instances: usize, seconds: f64) -> u64 {
             seen.fetch_max(cpu::resident(), Ordering::Relaxed);
         }
     };
-    let run = ours::visitor(url.to_owned())
+    let run = ours::visitor(Client::builder(), url.to_owned())
         .concurrency(instances)
         .cores([generator])
         .duration(Duration::from_secs_f64(seconds))
