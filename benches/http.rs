@@ -34,11 +34,11 @@ mod memory;
 mod nginx;
 #[path = "support/peers.rs"]
 mod peers;
-#[path = "support/slow_road.rs"]
-mod slow_road;
 #[cfg(feature = "tls")]
 #[path = "support/secure.rs"]
 mod secure;
+#[path = "support/slow_road.rs"]
+mod slow_road;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
