@@ -131,6 +131,43 @@ fn a_stall_lowers_the_rate_and_is_got_over() {
 }
 
 #[test]
+fn a_capacity_is_found_with_its_interval_and_ends_the_run() {
+    let target = Target::builder().capacity(2_000).start().expect("a target");
+    // It ends by itself, long before the minute is over.
+    let statistics = run(visitor(target.url()).error_rate(0.05).find_capacity(), 59);
+    assert!(statistics.elapsed < Duration::from_secs(50), "{:?}", statistics.elapsed);
+    let search = statistics.search.as_ref().expect("a search");
+    let capacity = search.capacity.expect("found");
+    let (low, high) = capacity.interval.expect("bound by its limit");
+    // 5 % more than the 2 000 that it answers.
+    assert!((1_900.0..2_350.0).contains(&capacity.tps), "{capacity}");
+    assert!(low < capacity.tps && capacity.tps < high, "{capacity}");
+    assert_eq!(capacity.bound_by, Some(Limit::ErrorRate(0.05)));
+    assert_eq!(search.limits, [Limit::ErrorRate(0.05)]);
+    let completed: u64 = search.points.iter().map(|point| point.completed).sum();
+    assert!(completed <= statistics.counts.completed());
+    assert!(search.points.iter().any(|point| point.tps > 2_100), "it was never beyond");
+}
+
+#[test]
+fn a_sweep_goes_up_and_down_again() {
+    let target = Target::builder().delay(Duration::from_millis(1)).start().expect("a target");
+    let sweep = visitor(target.url()).sweep([200, 400, 800], Duration::from_millis(700));
+    let sweep = support::wait(sweep).expect("the machine allows runs");
+    println!("{sweep}");
+    let asked: Vec<_> = sweep.points.iter().map(|point| (point.tps, point.down)).collect();
+    let expected =
+        [(200, false), (400, false), (800, false), (800, true), (400, true), (200, true)];
+    assert_eq!(asked, expected);
+    for point in &sweep.points {
+        assert_adds_up(&point.statistics);
+        assert!(point.statistics.counts.completed() > u64::from(point.tps) / 2, "{sweep}");
+        assert!(point.under_way() > 0.0);
+    }
+    assert!(sweep.knee().is_some() && sweep.scalability().is_some(), "{sweep}");
+}
+
+#[test]
 fn what_ends_before_it_is_found_says_so() {
     let target = Target::builder().capacity(3_000).start().expect("a target");
     let statistics = run(visitor(target.url()).error_rate(0.03), 1);

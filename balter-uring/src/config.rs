@@ -58,6 +58,8 @@ pub(crate) struct RunConfig {
     pub(crate) limits: Vec<Limit>,
     /// Where a search begins.
     pub(crate) start_tps: u32,
+    /// The run is to end when the rate has been found.
+    pub(crate) until_found: bool,
     pub(crate) duration: Option<Duration>,
     pub(crate) initial: u32,
     pub(crate) max_concurrency: u32,
@@ -78,6 +80,7 @@ impl Default for RunConfig {
             load: Load::Nothing,
             limits: Vec::new(),
             start_tps: DEFAULT_TPS,
+            until_found: false,
             duration: None,
             initial: DEFAULT_CONCURRENCY,
             max_concurrency: DEFAULT_MAX_CONCURRENCY,
@@ -89,6 +92,21 @@ impl Default for RunConfig {
             interruptible: false,
             progress: None,
             aggregator_delay: Duration::ZERO,
+        }
+    }
+}
+
+impl RunConfig {
+    /// The same without what was asked for, and without the observer, which there is one of.
+    pub(crate) fn for_one_more_run(&self) -> Self {
+        Self {
+            load: Load::Nothing,
+            limits: Vec::new(),
+            until_found: false,
+            duration: None,
+            progress: None,
+            cores: self.cores.clone(),
+            ..*self
         }
     }
 }

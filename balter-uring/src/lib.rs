@@ -92,6 +92,7 @@ mod preflight;
 mod ring;
 mod scenario;
 mod statistics;
+mod sweep;
 pub mod target;
 mod task;
 pub mod time;
@@ -100,7 +101,7 @@ mod tokio_context;
 mod transaction;
 mod waker;
 
-pub use balter_controllers::{Arrival, Broken, Limit, Saturation, Verdict};
+pub use balter_controllers::{Arrival, Broken, Limit, RateState, Saturation, Usl, Verdict};
 pub use balter_macros::{scenario, transaction};
 
 pub use config::{Hint, Progress};
@@ -108,8 +109,10 @@ pub use failure::FailureClass;
 pub use preflight::PreflightError;
 pub use scenario::{ConfigurableScenario, Scenario};
 pub use statistics::{
-    Counts, Latencies, RunStatistics, ShardStatistics, Steady, TransactionStatistics,
+    Capacity, Counts, Latencies, RatePoint, RunStatistics, SearchStatistics, ShardStatistics,
+    Steady, TransactionStatistics,
 };
+pub use sweep::{Sweep, SweepPoint};
 pub use task::{JoinHandle, spawn};
 
 /// All that a load test usually needs: `use balter_uring::prelude::*;`.

@@ -10,6 +10,7 @@ use crate::config::{Hint, Load, Observer, Progress, RunConfig};
 use crate::engine::run::{Factory, Maker};
 use crate::engine::{Request, Running, start};
 use crate::statistics::RunStatistics;
+use crate::sweep::{Sweep, SweepPoint};
 use balter_controllers::{Arrival, Limit};
 
 /// A scenario that can be configured and run as a load test.
@@ -193,6 +194,30 @@ impl Scenario {
         self
     }
 
+    /// Ends the run as soon as the highest rate within its limits has been found, measured twice as
+    /// long as otherwise, and shown to be held for 2 s: after 15 to 25 s, or at
+    /// [`duration`](Self::duration) if that is earlier. Needs [`error_rate`](Self::error_rate) or
+    /// [`latency`](Self::latency).
+    ///
+    /// The statistics' [`search`](crate::RunStatistics::search) has the capacity with its
+    /// confidence interval, and the rates that were probed.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use balter_uring::prelude::*;
+    /// # #[scenario] async fn user() {}
+    /// # futures_lite::future::block_on(async {
+    /// let stats = user().latency(Duration::from_millis(20), 0.95).find_capacity().await;
+    /// if let Some(capacity) = stats.search.and_then(|search| search.capacity) {
+    ///     println!("{capacity}");
+    /// }
+    /// # });
+    /// ```
+    pub fn find_capacity(mut self) -> Self {
+        self.config.until_found = true;
+        self
+    }
+
     /// Closed loop: exactly so many instances, each starting its next transaction when the last
     /// has ended.
     ///
@@ -293,6 +318,51 @@ impl Scenario {
             None => Ok(RunStatistics::default()),
             Some(running) => running.await,
         }
+    }
+
+    /// Runs the scenario at one rate after the other, `each` as long, in the order given and then
+    /// back again: latency against throughput, the knee, and whether the target recovers. What else
+    /// was set (cores, timeout, arrival, highest concurrency) holds for each of the runs; its limits
+    /// and its observer do not.
+    ///
+    /// The first tenth of a second of each run, and whatever the target still has to work off from
+    /// the rate before, is part of its statistics: let `each` be 5 s or more.
+    ///
+    /// # Errors
+    /// What kept a run from starting.
+    ///
+    /// # Panics
+    /// If a rate is zero.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use balter_uring::prelude::*;
+    /// # #[scenario] async fn user() {}
+    /// # futures_lite::future::block_on(async {
+    /// let sweep = user().sweep([1_000, 2_000, 4_000, 8_000], Duration::from_secs(5)).await?;
+    /// println!("{sweep}");
+    /// # Ok::<(), balter_uring::RunError>(())
+    /// # }).ok();
+    /// ```
+    pub async fn sweep(
+        self,
+        rates: impl IntoIterator<Item = u32>,
+        each: Duration,
+    ) -> Result<Sweep, RunError> {
+        let up: Vec<_> = rates.into_iter().map(|tps| (tps, false)).collect();
+        let down = up.iter().rev().map(|&(tps, _)| (tps, true));
+        let mut sweep = Sweep::default();
+        for (tps, down) in up.iter().copied().chain(down) {
+            let run = Scenario {
+                name: self.name,
+                factory: self.factory.boxed_clone(),
+                config: self.config.for_one_more_run(),
+                running: None,
+            };
+            let statistics = run.tps(tps).duration(each).run().await?;
+            sweep.points.push(SweepPoint { tps, down, statistics });
+        }
+        Ok(sweep)
     }
 
     fn begin(&mut self) -> Option<&mut Running> {

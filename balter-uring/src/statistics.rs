@@ -5,6 +5,8 @@ mod latencies;
 
 use std::time::Duration;
 
+use balter_controllers::{Broken, Limit, RateState};
+
 pub use latencies::Latencies;
 
 use crate::failure::FailureClass;
@@ -12,9 +14,9 @@ use crate::{RunError, Verdict};
 
 /// What a run measured, from its first due transaction to the last that ended.
 ///
-/// The fields of Balter are here with Balter's names. They are taken from the whole run: the rate
-/// is that of all completed transactions, failed ones included, and the latencies are those of
-/// [`response`](Self::response).
+/// The fields of Balter are here with Balter's names. They are taken from the whole run, or where
+/// limits were set from its [steady](Self::steady) part: the rate is that of all completed
+/// transactions, failed ones included, and the latencies are response times.
 ///
 /// `Display` prints a summary of some twenty lines.
 ///
@@ -54,6 +56,8 @@ pub struct RunStatistics {
     /// The part of a run with limits in which the rate that was found was held, since it was last
     /// found. `None` without limits, and while the search lasts.
     pub steady: Option<Steady>,
+    /// How the rate was searched for, where limits were set.
+    pub search: Option<SearchStatistics>,
     /// End minus intended start: what a user of the target waits. Free of coordinated omission.
     pub response: Latencies,
     /// End minus actual start: what the target took.
@@ -108,6 +112,60 @@ pub struct Steady {
     pub spoilt: u64,
     /// End minus intended start.
     pub response: Latencies,
+}
+
+/// A search for the highest rate within limits.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct SearchStatistics {
+    /// The limits, in the order of [`RatePoint::broken`].
+    pub limits: Vec<Limit>,
+    /// Every rate that was asked for, one after the other.
+    pub points: Vec<RatePoint>,
+    /// What was found; `None` while the search lasts.
+    pub capacity: Option<Capacity>,
+}
+
+/// A rate that a search has asked for.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct RatePoint {
+    /// Transactions a second asked for.
+    pub tps: u32,
+    /// What the search was doing.
+    pub state: RateState,
+    /// For how long.
+    pub elapsed: Duration,
+    /// Transactions that ended by themselves meanwhile.
+    pub completed: u64,
+    /// For each limit how many broke it, and of how many.
+    pub broken: Vec<Broken>,
+}
+
+/// The highest rate within limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Capacity {
+    /// Transactions a second.
+    pub tps: f64,
+    /// It lies in between with a confidence of 95 %. `None` if it was not a limit that kept the
+    /// rate from being higher: the goal was reached, or the target did no more.
+    pub interval: Option<(f64, f64)>,
+    /// The limit that keeps the rate from being higher.
+    pub bound_by: Option<Limit>,
+}
+
+impl std::fmt::Display for Capacity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.0} transactions/s", self.tps)?;
+        match self.interval {
+            Some((low, high)) => write!(f, " (95 %: {low:.0} to {high:.0})"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Steady {

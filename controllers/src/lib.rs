@@ -13,6 +13,7 @@
 //! | What happened in the last stretch of time? | [`Window`] |
 //! | How many instances may run? | [`ConcurrencyController`] |
 //! | What is the highest rate within limits? | [`RateController`], with its [`Limit`]s |
+//! | How does throughput grow with concurrency? | [`Usl`] |
 //! | What bounded the run in the end? | [`judge`], [`Verdict`] |
 //!
 //! # Terms
@@ -32,6 +33,7 @@ mod pacer;
 mod rate;
 mod schedule;
 mod split;
+mod usl;
 mod verdict;
 mod window;
 
@@ -42,8 +44,10 @@ pub use concurrency::{
 };
 pub use pacer::{Pacer, PacerConfig, PacerCounts};
 pub use rate::{
-    Broken, Interval, Limit, RateConfig, RateController, RateDecision, RateState, proportion,
+    Broken, Interval, Limit, RateConfig, RateController, RateDecision, RateEstimate, RateState,
+    proportion,
 };
 pub use split::{split, split_evenly};
+pub use usl::Usl;
 pub use verdict::{Evidence, SearchEvidence, Verdict, distorted, judge};
 pub use window::Window;

@@ -5,7 +5,7 @@ mod controller;
 mod interval;
 mod probe;
 
-pub use controller::{RateConfig, RateController, RateDecision, RateState};
+pub use controller::{RateConfig, RateController, RateDecision, RateEstimate, RateState};
 pub use interval::{Interval, proportion};
 
 /// A limit on what a run may do to its target, as the share of transactions that may break it.

@@ -250,8 +250,8 @@ impl Run {
             .duration
             .map_or(u64::MAX, |duration| start_ns.saturating_add(nanoseconds(duration)));
         let most_tps = if let Load::Rate(tps) = config.load { tps } else { 0 };
-        let search = (!config.limits.is_empty() && most_tps > 0)
-            .then(|| Search::new(config.limits.clone(), config.start_tps, most_tps));
+        let search =
+            (!config.limits.is_empty() && most_tps > 0).then(|| Search::new(&config, most_tps));
         let goal_tps = search.as_ref().map_or(most_tps, |search| search.decision().tps);
         let initial = config.initial.min(config.max_concurrency);
         let concurrency =
@@ -384,6 +384,9 @@ impl Run {
         if let Some(observed) = &mut self.observed {
             observed.add(&window);
             observed.show(self.name, self.goal_tps, end_ns.saturating_sub(self.start_ns));
+        }
+        if self.search.as_ref().is_some_and(Search::is_done) && self.course == Course::Run {
+            self.raise(Course::Drain, end_ns);
         }
         if self.course > Course::Run || window.start_ns >= self.end_ns {
             self.publish(&window, ConcurrencyState::Stable);

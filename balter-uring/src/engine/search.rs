@@ -1,14 +1,17 @@
 //! A run whose rate is searched for: what its windows say of its limits, and the part of it that
 //! counts as steady.
 
+use std::time::Duration;
+
 use balter_controllers::{
     Broken, Limit, RateConfig, RateController, RateDecision, RateState, Window,
 };
 
 use super::recorder::{Bucket, histogram};
 use super::window::ShardWindow;
+use crate::config::RunConfig;
 use crate::failure::generator_faults;
-use crate::statistics::{Latencies, Steady};
+use crate::statistics::{Capacity, Latencies, RatePoint, SearchStatistics, Steady};
 
 /// See the module's documentation.
 pub(super) struct Search {
@@ -21,10 +24,24 @@ pub(super) struct Search {
     steady: Part,
     /// Windows to come that belong to the rate before.
     unsteady: u32,
+    points: Vec<RatePoint>,
+    /// Windows in which the rate has been held, of those it is to be before the run ends.
+    held: u32,
+    until_found: bool,
     /// Windows in a row in which instances were wanting, and what the last one completed.
     wanting: u32,
     completed: u64,
 }
+
+/// Rounds of measurement of a run that has nothing to do but to find the rate: 13 s of them.
+const CAREFUL_ROUNDS: usize = 6;
+
+/// Such a run holds the rate for so many windows before it ends, to show that it can be held.
+const SHOWN: u32 = 20;
+
+/// Rates that are kept for the statistics. A search visits some twenty, a long run with a drifting
+/// target one every few seconds.
+const MOST_POINTS: usize = 10_000;
 
 /// Instances are granted for so many times the time that a transaction is in the system.
 const MARGIN: f64 = 2.0;
@@ -64,12 +81,17 @@ pub(super) struct Ended {
     pub(super) steady: Option<Steady>,
     /// The limit that bounds the rate, and what was seen of it in the steady part.
     pub(super) bound_by: Option<(Limit, Broken)>,
+    pub(super) search: SearchStatistics,
 }
 
 impl Search {
-    pub(super) fn new(limits: Vec<Limit>, start_tps: u32, max_tps: u32) -> Self {
-        let controller =
+    pub(super) fn new(config: &RunConfig, max_tps: u32) -> Self {
+        let (limits, start_tps) = (config.limits.clone(), config.start_tps);
+        let mut controller =
             RateController::new(RateConfig { limits: limits.clone(), start_tps, max_tps });
+        if config.until_found {
+            controller = controller.with_rounds(CAREFUL_ROUNDS);
+        }
         let count = limits.len();
         Self {
             controller,
@@ -78,6 +100,9 @@ impl Search {
             pending: Part::new(count),
             steady: Part::new(count),
             unsteady: 0,
+            points: Vec::new(),
+            held: 0,
+            until_found: config.until_found,
             wanting: 0,
             completed: 0,
         }
@@ -154,7 +179,9 @@ impl Search {
                 }
             }
         }
+        self.visit(before, window);
         let decision = self.controller.update(window, &self.broken);
+        self.held = if decision.state == RateState::Holding { self.held + 1 } else { 0 };
         self.broken.fill(Broken::default());
         if decision.state == RateState::Holding && before.state != RateState::Holding {
             // What was steady before a change of the target is no more.
@@ -178,18 +205,51 @@ impl Search {
         (f64::from(self.decision().tps) * in_system_ns / 1e9).ceil() as u32
     }
 
+    /// Notes what the window showed under the rate that it was asked for.
+    fn visit(&mut self, decision: RateDecision, window: &Window) {
+        let RateDecision { tps, state, .. } = decision;
+        if !self.points.last().is_some_and(|point| (point.tps, point.state) == (tps, state))
+            && self.points.len() < MOST_POINTS
+        {
+            let broken = vec![Broken::default(); self.limits.len()];
+            self.points.push(RatePoint { tps, state, broken, ..RatePoint::default() });
+        }
+        let Some(point) = self.points.last_mut() else { return };
+        point.elapsed += Duration::from_nanos(window.length_ns);
+        point.completed += window.completed();
+        for (sum, broken) in point.broken.iter_mut().zip(&self.broken) {
+            sum.over += broken.over;
+            sum.of += broken.of;
+        }
+    }
+
+    /// The rate was to be found and has been.
+    pub(super) fn is_done(&self) -> bool {
+        self.until_found && self.held > SHOWN
+    }
+
     pub(super) fn end(self) -> Ended {
         let decision = self.controller.decision();
         let Part { length_ns, succeeded, failed, spoilt, response, broken } = self.steady;
         let steady = (length_ns > 0).then(|| Steady {
-            elapsed: std::time::Duration::from_nanos(length_ns),
+            elapsed: Duration::from_nanos(length_ns),
             succeeded,
             failed,
             spoilt,
             response,
         });
         let bound_by = decision.bound_by.map(|index| (self.limits[index], broken[index]));
-        Ended { decision, steady, bound_by }
+        let capacity = steady.is_some().then(|| {
+            let held = f64::from(decision.tps);
+            let estimate = self.controller.estimate();
+            Capacity {
+                tps: estimate.map_or(held, |estimate| estimate.tps),
+                interval: estimate.map(|estimate| (estimate.low, estimate.high)),
+                bound_by: bound_by.map(|(limit, _)| limit),
+            }
+        });
+        let search = SearchStatistics { limits: self.limits, points: self.points, capacity };
+        Ended { decision, steady, bound_by, search }
     }
 
     /// Whether one of the limits is on latencies, and whether one is on errors.

@@ -190,7 +190,8 @@ impl Totals {
                 held_tps: ended.steady.as_ref().map(Steady::tps),
             }),
         };
-        let steady = summary.search.and_then(|ended| ended.steady);
+        let (steady, search) =
+            summary.search.map_or((None, None), |ended| (ended.steady, Some(ended.search)));
         let verdict = judge(&evidence);
         // In a closed loop nothing is due, so nothing can be late.
         let added = match summary.open {
@@ -219,6 +220,7 @@ impl Totals {
             elapsed,
             counts,
             steady,
+            search,
             distorted,
             punctual: self.punctual,
             handshakes: self.handshakes,

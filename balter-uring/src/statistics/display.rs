@@ -145,6 +145,9 @@ impl fmt::Display for RunStatistics {
             write!(f, "{separator}core {} {:.0} % busy{lost}", shard.core, shard.busy * 100.0)?;
         }
         writeln!(f)?;
+        if let Some(capacity) = self.search.as_ref().and_then(|search| search.capacity) {
+            writeln!(f, "  capacity: {capacity}")?;
+        }
         if let Some(verdict) = &self.verdict {
             writeln!(f, "  verdict: {verdict}")?;
         }

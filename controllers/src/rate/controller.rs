@@ -23,6 +23,14 @@ const ROUNDS: usize = 3;
 const ROUND: u32 = 18;
 const UNJUDGED: u32 = 4;
 
+/// Quantiles of Student's distribution for an interval of 95 %, from one degree of freedom on.
+const STUDENT_97_5: [f64; 11] =
+    [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201];
+
+/// An estimate is not stated to be closer than this, whatever the rounds say: what is measured in
+/// whole transactions and windows is off by as much.
+const RESOLUTION: f64 = 0.005;
+
 /// A round moves the rate by no more than this factor.
 const LARGEST_STEP: f64 = 1.03;
 
@@ -128,6 +136,18 @@ pub struct RateDecision {
     pub saturated: bool,
 }
 
+/// The highest rate within limits, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct RateEstimate {
+    /// Transactions a second.
+    pub tps: f64,
+    /// It lies between these with a confidence of 95 %.
+    pub low: f64,
+    /// See [`low`](Self::low).
+    pub high: f64,
+}
+
 /// Finds and holds the highest rate at which all limits are met. Feed it every window.
 ///
 /// Limits are judged by confidence intervals: a rate is over or under only when the interval of
@@ -183,6 +203,7 @@ pub struct RateController {
     /// What to go on with after recovery.
     next: (f64, RateState),
     refinement: Refinement,
+    rounds: usize,
     /// How much the last adjustment while holding was, with its sign: one in the same direction
     /// is larger, since the target drifts.
     adjusted: f64,
@@ -244,10 +265,36 @@ impl RateController {
             ceiling: (f64::INFINITY, 0),
             next: (tps, RateState::Growing),
             refinement: Refinement::default(),
+            rounds: ROUNDS,
             adjusted: 0.0,
             down: DOWN,
             bound_by: None,
         }
+    }
+
+    /// Measures how close the limit is in so many rounds of two seconds, instead of in three,
+    /// before it holds the rate: a narrower [`estimate`](Self::estimate), later.
+    #[must_use]
+    pub fn with_rounds(mut self, rounds: usize) -> Self {
+        self.rounds = rounds.max(2);
+        self
+    }
+
+    /// The rate that was found, with its confidence interval: a Student interval over the rounds
+    /// of measurement, which are far enough apart to be independent of each other. `None` until
+    /// the rate is held, and where no limit is what bounds it.
+    #[must_use]
+    pub fn estimate(&self) -> Option<RateEstimate> {
+        let estimates = &self.refinement.estimates;
+        if self.state != RateState::Holding || estimates.len() < 2 || self.saturated {
+            return None;
+        }
+        let (count, tps) = (estimates.len() as f64, self.refinement.mean());
+        let squares: f64 = estimates.iter().map(|estimate| (estimate - tps.ln()).powi(2)).sum();
+        let error = (squares / (count - 1.0) / count).sqrt();
+        let student = STUDENT_97_5[(estimates.len() - 2).min(STUDENT_97_5.len() - 1)];
+        let half = (student * error).max(RESOLUTION);
+        Some(RateEstimate { tps, low: tps * (-half).exp(), high: tps * half.exp() })
     }
 
     /// The current decision.
@@ -420,7 +467,7 @@ impl RateController {
             (self.bound_by, self.saturated) = (Some(limit), false);
             self.refined(used);
         }
-        if self.refinement.estimates.len() < ROUNDS {
+        if self.refinement.estimates.len() < self.rounds {
             self.go_to(self.refinement.mean(), RateState::Refining);
         } else {
             self.settle_at(self.refinement.mean());
@@ -442,10 +489,8 @@ impl RateController {
             RateState::Holding => return self.overrun(),
             RateState::Refining => {
                 self.refined(20.0);
-                let after = match self.refinement.estimates.len() {
-                    0..ROUNDS => RateState::Refining,
-                    _ => RateState::Holding,
-                };
+                let more = self.refinement.estimates.len() < self.rounds;
+                let after = if more { RateState::Refining } else { RateState::Holding };
                 return self.recover_to(self.refinement.mean(), after);
             }
             _ => {}
