@@ -7,6 +7,7 @@ mod doorbell;
 pub(crate) mod executor;
 pub(crate) mod instance;
 pub(crate) mod pool;
+mod processor;
 pub(crate) mod recorder;
 #[cfg(feature = "tokio")]
 pub(crate) mod remote_wake;

@@ -50,6 +50,8 @@
 //! | `balter_{scenario}_concurrency` | gauge | scenario instances |
 //! | `balter_{scenario}_goal_tps` | gauge | transactions a second asked for; 0 in a closed loop |
 //! | `balter_{scenario}_cc_state` | gauge | concurrency controller: 0 stable, 1 working, −1 limited |
+//! | `balter_{scenario}_lc_goal_tps`, `balter_{scenario}_erc_goal_tps` | gauge | the rate that the limits on latency, on errors allow |
+//! | `balter_{scenario}_erc_state` | gauge | search for the rate: 0 holding it, 1 in small steps, 2 in big steps |
 //! | `balter_{scenario}_lag` | histogram | seconds, from when transactions were due to their start |
 //! | `balter_{scenario}_missed` | counter | transactions that were due and dropped |
 //! | `balter_{scenario}_failures` | counter | failures, by label `class` |

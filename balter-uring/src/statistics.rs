@@ -86,8 +86,13 @@ pub struct RunStatistics {
     pub panics: u64,
     /// Message of the first panic.
     pub panic_message: Option<String>,
+    /// Time in which this process's control group had used up its share of the processors, summed
+    /// over them.
+    pub throttled: Duration,
     /// What bounded the run. `None` if it was not load-tested at all.
     pub verdict: Option<Verdict>,
+    /// Where a limit bounds the rate, the transaction that breaks it most, by name.
+    pub bound_transaction: Option<String>,
     /// The generator was too slow for this rate, or more than a tenth of the 99th percentile of
     /// the response time is its own doing (see [`punctual`](Self::punctual)): the latencies say
     /// too much about the generator.
@@ -263,6 +268,8 @@ pub struct ShardStatistics {
     pub counts: Counts,
     /// Share of its time in which it had something to do, 0 to 1.
     pub busy: f64,
+    /// Share of its core's time that the hypervisor took away, 0 to 1.
+    pub stolen: f64,
     /// It did not live to the end of the run.
     pub lost: bool,
 }

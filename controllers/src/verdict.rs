@@ -11,6 +11,9 @@ const REACHED: f64 = 0.99;
 /// bursts in which completions arrive.
 const BUSY: f64 = 0.9;
 
+/// A processor that was taken away for this share of the time explains a generator that is late.
+const TAKEN: f64 = 0.05;
+
 /// Lag above this is late whatever the target's response time: it is well above
 /// what a timer or a turn of a shard that keeps up costs.
 const LATE_NS: u64 = 1_000_000;
@@ -60,6 +63,13 @@ pub struct Evidence {
     pub shards_lost: u32,
     /// Whether the run was stopped before its time.
     pub stopped: bool,
+    /// Share of its time that the hypervisor took from the worst core of a shard, `0.0..=1.0`.
+    pub stolen: f64,
+    /// Share of the run's time that the control group was not allowed to run, `0.0..`: it is
+    /// summed over its processors.
+    pub throttled: f64,
+    /// Failures because the target could not be reached over the network.
+    pub unreachable: u64,
     /// How the search for the rate ended, where limits were set.
     pub search: Option<SearchEvidence>,
 }
@@ -164,6 +174,20 @@ pub enum Verdict {
         goal_tps: u32,
         /// The rate held, transactions a second.
         achieved_tps: f64,
+    },
+    /// The generator was late because its processors were taken from it.
+    Processor {
+        /// Share of its time that the hypervisor took from the worst core, `0.0..=1.0`.
+        stolen: f64,
+        /// Share of the run's time in which the control group was not allowed to run.
+        throttled: f64,
+        /// The rate held, transactions a second.
+        achieved_tps: f64,
+    },
+    /// The network does not lead to the target, or no longer.
+    Network {
+        /// Transactions that failed by it.
+        failures: u64,
     },
     /// The generator itself was too slow.
     Generator {
@@ -271,6 +295,9 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     let Evidence { busy, lag_p99_ns, response_p99_ns, saturation, max_instances, .. } = *evidence;
     // Before the limit: more instances are of no use to a shard without time for them.
     let late = lag_p99_ns >= LATE_NS || distorted(lag_p99_ns, response_p99_ns);
+    if let Some(verdict) = taken(evidence, late, achieved_tps) {
+        return verdict;
+    }
     if busy >= BUSY && late {
         return Verdict::Generator { busy, lag_p99_ns, achieved_tps };
     }
@@ -286,6 +313,16 @@ pub fn judge(evidence: &Evidence) -> Verdict {
         return Verdict::Stopped { elapsed_ns: evidence.elapsed_ns, achieved_tps };
     }
     Verdict::Target { goal_tps, achieved_tps, response_p99_ns, saturation }
+}
+
+/// Whether the machine's processors were somewhere else.
+fn taken(evidence: &Evidence, late: bool, achieved_tps: f64) -> Option<Verdict> {
+    let &Evidence { stolen, throttled, .. } = evidence;
+    (late && (stolen >= TAKEN || throttled >= TAKEN)).then_some(Verdict::Processor {
+        stolen,
+        throttled,
+        achieved_tps,
+    })
 }
 
 /// A run whose rate was searched for is judged by the part in which the rate was held.
@@ -309,6 +346,9 @@ fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
     };
     let &Evidence { busy, lag_p99_ns, response_p99_ns, saturation, .. } = evidence;
     let late = lag_p99_ns >= LATE_NS || distorted(lag_p99_ns, response_p99_ns);
+    if let Some(verdict) = taken(evidence, late, held_tps) {
+        return verdict;
+    }
     if busy >= BUSY && late {
         return Verdict::Generator { busy, lag_p99_ns, achieved_tps: held_tps };
     }
@@ -340,6 +380,8 @@ fn fault(evidence: &Evidence, tolerated: u64) -> Option<Verdict> {
         Some(Verdict::Memory { failures: memory })
     } else if panics > tolerated {
         Some(Verdict::Panics { panics })
+    } else if evidence.unreachable > evidence.completed / 100 {
+        Some(Verdict::Network { failures: evidence.unreachable })
     } else {
         None
     }
@@ -399,6 +441,19 @@ impl fmt::Display for Verdict {
                 f,
                 "all {max_instances} instances allowed were in use at {achieved_tps:.1} of \
                  {goal_tps} transactions/s: allow more instances"
+            ),
+            Verdict::Processor { stolen, throttled, achieved_tps } => write!(
+                f,
+                "the generator was late at {achieved_tps:.1} transactions/s because its processors \
+                 were taken from it: {:.0} % by the hypervisor, {:.0} % by its control group's \
+                 quota: use a machine of its own, or raise the quota",
+                stolen * 100.0,
+                throttled * 100.0
+            ),
+            Verdict::Network { failures } => write!(
+                f,
+                "the network did not lead to the target ({failures} failures): check routes, \
+                 firewalls and addresses"
             ),
             Verdict::Generator { busy, lag_p99_ns, achieved_tps } => write!(
                 f,

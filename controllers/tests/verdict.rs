@@ -1,6 +1,8 @@
 //! The order of blame, and that each verdict says what it saw.
 
-use balter_controllers::{Evidence, Saturation, Verdict, distorted, judge};
+use balter_controllers::{
+    Broken, Evidence, Limit, Saturation, SearchEvidence, Verdict, distorted, judge,
+};
 
 /// Ten seconds at 100 a second of which half was reached, for no reason given.
 fn short() -> Evidence {
@@ -30,6 +32,8 @@ fn blame_goes_from_the_plainest_fault_to_the_target() {
         ports: 2,
         memory: 3,
         panics: 4,
+        unreachable: 100,
+        stolen: 0.2,
         busy: 0.95,
         lag_p99_ns: 5_000_000,
         instances: 1_000,
@@ -45,6 +49,11 @@ fn blame_goes_from_the_plainest_fault_to_the_target() {
     evidence.memory = 0;
     assert_eq!(judge(&evidence), Verdict::Panics { panics: 4 });
     evidence.panics = 0;
+    assert_eq!(judge(&evidence), Verdict::Network { failures: 100 });
+    evidence.unreachable = 5;
+    let taken = Verdict::Processor { stolen: 0.2, throttled: 0.0, achieved_tps: 50.0 };
+    assert_eq!(judge(&evidence), taken);
+    evidence.stolen = 0.01;
     let generator = Verdict::Generator { busy: 0.95, lag_p99_ns: 5_000_000, achieved_tps: 50.0 };
     assert_eq!(judge(&evidence), generator);
     evidence.busy = 0.5;
@@ -179,4 +188,51 @@ fn a_lag_above_a_tenth_of_the_response_distorts_it() {
     assert!(!distorted(100, 1_000));
     assert!(distorted(101, 1_000));
     assert!(distorted(1, 0));
+}
+
+/// Half a run of search, then five seconds of 970 a second held.
+fn searched() -> Evidence {
+    let seen = Broken { over: 140, of: 4_850 };
+    let search = SearchEvidence {
+        tps: 970,
+        bound_by: Some((Limit::ErrorRate(0.03), seen)),
+        held_tps: Some(970.0),
+        ..SearchEvidence::default()
+    };
+    Evidence { goal_tps: None, search: Some(search), ..short() }
+}
+
+fn with_search(change: impl FnOnce(&mut Evidence, &mut SearchEvidence)) -> Verdict {
+    let mut evidence = searched();
+    let mut search = evidence.search.take().expect("searched");
+    change(&mut evidence, &mut search);
+    evidence.search = Some(search);
+    judge(&evidence)
+}
+
+#[test]
+fn a_search_is_bound_by_its_limit_and_limited_only_if_more_was_asked_for() {
+    let found = with_search(|_, _| {});
+    assert!(matches!(found, Verdict::Limit { found_tps: 970, goal_tps: None, .. }), "{found:?}");
+    assert!(!found.tps_limited());
+    assert!(found.to_string().contains("2.89 % of 3.00 % allowed"), "{found}");
+    let asked = with_search(|evidence, _| evidence.goal_tps = Some(2_000));
+    assert!(asked.tps_limited() && matches!(asked, Verdict::Limit { .. }), "{asked:?}");
+    let reached = with_search(|evidence, _| evidence.goal_tps = Some(975));
+    assert!(matches!(reached, Verdict::GoalReached { goal_tps: 975, .. }), "{reached:?}");
+}
+
+#[test]
+fn a_search_without_an_end_or_a_limit_says_so() {
+    let unsettled = with_search(|_, search| search.held_tps = None);
+    assert_eq!(unsettled, Verdict::Unsettled { reached_tps: 970 });
+    let stopped = with_search(|evidence, search| {
+        evidence.stopped = true;
+        search.held_tps = None;
+    });
+    assert!(matches!(stopped, Verdict::Stopped { .. }), "{stopped:?}");
+    let saturated = with_search(|_, search| (search.bound_by, search.saturated) = (None, true));
+    assert!(matches!(saturated, Verdict::Target { achieved_tps: 970.0, .. }), "{saturated:?}");
+    let late = with_search(|evidence, _| (evidence.busy, evidence.lag_p99_ns) = (0.99, 5_000_000));
+    assert!(matches!(late, Verdict::Generator { .. }), "{late:?}");
 }

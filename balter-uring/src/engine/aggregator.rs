@@ -17,6 +17,7 @@ use super::Request;
 use super::budget::{Budget, BudgetSlot, Course};
 use super::clock::Clock;
 use super::pool::{self, Prepared};
+use super::processor::Readings;
 use super::recorder::histogram;
 use super::run::{Report, RunSpec, WINDOWS_IN_FLIGHT};
 use super::search::Search;
@@ -236,6 +237,8 @@ struct Run {
     listening: Option<Listening>,
     observed: Option<Observed>,
     published: Published,
+    /// As the run began.
+    processors: Readings,
     done: Option<oneshot::Sender<Result<RunStatistics, RunError>>>,
     interest: Weak<()>,
 }
@@ -266,6 +269,7 @@ impl Run {
         };
         let parts = shards.len() as u32;
         let totals = Totals::new(shards.iter().map(|shard| shard.core));
+        let processors = Readings::now(shards.iter().map(|shard| shard.core));
         let published = Published::new(name, shards.iter().map(|shard| shard.core));
         let window_ns = nanoseconds(config.window).max(1_000_000);
         let timeout_ns = nanoseconds(config.timeout);
@@ -330,6 +334,7 @@ impl Run {
             listening,
             observed: config.progress.map(Observed::new),
             published,
+            processors,
             done: Some(done),
             interest,
         }
@@ -498,7 +503,10 @@ impl Run {
         let end_ns = self.stopped_ns.unwrap_or(self.end_ns).min(self.end_ns).max(self.start_ns);
         // A run without an end whose shards are all lost ended with its last window.
         let end_ns = if end_ns == u64::MAX { self.last_tick_ns } else { end_ns };
+        let processors = Readings::now(self.shares.iter().map(|share| share.shard.core));
         let statistics = self.totals.statistics(Summary {
+            stolen: processors.stolen_since(&self.processors),
+            throttled: processors.throttled_since(&self.processors),
             name: self.name,
             open: matches!(self.load, Load::Rate(_)),
             goal_tps: self.goal_tps,

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use balter_controllers::{Evidence, Saturation, SearchEvidence, Verdict, Window, distorted, judge};
+use balter_controllers::{
+    Evidence, Limit, Saturation, SearchEvidence, Verdict, Window, distorted, judge,
+};
 use hdrhistogram::Histogram;
 
 use super::search::Ended;
@@ -182,6 +184,12 @@ impl Totals {
             max_instances: summary.max_instances,
             shards_lost: self.parts.iter().filter(|part| part.lost).count() as u32,
             stopped: summary.stopped,
+            stolen: summary.stolen.iter().copied().fold(0.0, f64::max),
+            throttled: match summary.elapsed_ns {
+                0 => 0.0,
+                elapsed => summary.throttled.as_nanos() as f64 / elapsed as f64,
+            },
+            unreachable: self.failures[FailureClass::Unreachable.index()],
             search: summary.search.as_ref().map(|ended| SearchEvidence {
                 state: ended.decision.state,
                 tps: ended.decision.tps,
@@ -193,6 +201,10 @@ impl Totals {
         let (steady, search) =
             summary.search.map_or((None, None), |ended| (ended.steady, Some(ended.search)));
         let verdict = judge(&evidence);
+        let bound_transaction = match &verdict {
+            Verdict::Limit { limit, .. } => worst(limit, &transactions),
+            _ => None,
+        };
         // In a closed loop nothing is due, so nothing can be late.
         let added = match summary.open {
             true => response_p99.saturating_sub(self.punctual.quantile(0.99)),
@@ -222,6 +234,7 @@ impl Totals {
             steady,
             search,
             distorted,
+            bound_transaction,
             punctual: self.punctual,
             handshakes: self.handshakes,
             resumed_handshakes: self.resumed_handshakes,
@@ -233,19 +246,32 @@ impl Totals {
             shards: self
                 .parts
                 .iter()
-                .map(|part| ShardStatistics {
+                .zip(summary.stolen.iter().chain(std::iter::repeat(&0.0)))
+                .map(|(part, &stolen)| ShardStatistics {
                     core: part.core,
                     counts: part.counts,
                     busy: part.busy(),
+                    stolen,
                     lost: part.lost,
                 })
                 .collect(),
             panics: self.panics,
             panic_message: self.panic_message,
+            throttled: summary.throttled,
             verdict: Some(verdict),
             error: None,
         }
     }
+}
+
+/// The transaction that breaks a limit most.
+fn worst(limit: &Limit, transactions: &[TransactionStatistics]) -> Option<String> {
+    let broken = |transaction: &TransactionStatistics| match *limit {
+        Limit::Latency { quantile, .. } => transaction.response.quantile(quantile).as_secs_f64(),
+        _ => transaction.failed as f64 / transaction.response.len().max(1) as f64,
+    };
+    let worst = transactions.iter().max_by(|one, other| broken(one).total_cmp(&broken(other)));
+    worst.map(|transaction| transaction.name.clone())
 }
 
 /// What the statistics say beside the sums.
@@ -255,6 +281,9 @@ pub(crate) struct Summary {
     pub(crate) goal_tps: u32,
     pub(crate) asked_tps: Option<u32>,
     pub(super) search: Option<Ended>,
+    /// Share of each shard's core that the hypervisor took.
+    pub(crate) stolen: Vec<f64>,
+    pub(crate) throttled: Duration,
     pub(crate) elapsed_ns: u64,
     pub(crate) instances: u32,
     pub(crate) max_instances: u32,

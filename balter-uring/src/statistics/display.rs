@@ -143,13 +143,25 @@ impl fmt::Display for RunStatistics {
             let separator = if index == 0 { " " } else { "; " };
             let lost = if shard.lost { " (lost)" } else { "" };
             write!(f, "{separator}core {} {:.0} % busy{lost}", shard.core, shard.busy * 100.0)?;
+            if shard.stolen >= 0.01 {
+                write!(f, ", {:.0} % taken by the hypervisor", shard.stolen * 100.0)?;
+            }
+        }
+        if self.throttled > Duration::ZERO {
+            write!(f, "; held back by the control group's quota for {}", Time(self.throttled))?;
         }
         writeln!(f)?;
         if let Some(capacity) = self.search.as_ref().and_then(|search| search.capacity) {
             writeln!(f, "  capacity: {capacity}")?;
         }
         if let Some(verdict) = &self.verdict {
-            writeln!(f, "  verdict: {verdict}")?;
+            write!(f, "  verdict: {verdict}")?;
+            match &self.bound_transaction {
+                Some(name) if self.transactions.len() > 1 => {
+                    writeln!(f, ", most of all in `{name}`")?;
+                }
+                _ => writeln!(f)?,
+            }
         }
         if self.distorted {
             writeln!(
