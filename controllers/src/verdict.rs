@@ -352,6 +352,12 @@ fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
     if busy >= BUSY && late {
         return Verdict::Generator { busy, lag_p99_ns, achieved_tps: held_tps };
     }
+    let &Evidence { instances, max_instances, .. } = evidence;
+    if max_instances > 0 && instances >= max_instances && (bound_by.is_some() || saturated) {
+        // What waited for an instance was late, whatever the target did.
+        let goal_tps = goal_tps.unwrap_or(found_tps);
+        return Verdict::ConcurrencyLimit { max_instances, goal_tps, achieved_tps: held_tps };
+    }
     match bound_by {
         Some((limit, seen)) => {
             let broken = seen.share().unwrap_or(0.0);

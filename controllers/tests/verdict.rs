@@ -233,6 +233,8 @@ fn a_search_without_an_end_or_a_limit_says_so() {
     assert!(matches!(stopped, Verdict::Stopped { .. }), "{stopped:?}");
     let saturated = with_search(|_, search| (search.bound_by, search.saturated) = (None, true));
     assert!(matches!(saturated, Verdict::Target { achieved_tps: 970.0, .. }), "{saturated:?}");
+    let few = with_search(|evidence, _| evidence.instances = 1_000);
+    assert!(matches!(few, Verdict::ConcurrencyLimit { max_instances: 1_000, .. }), "{few:?}");
     let late = with_search(|evidence, _| (evidence.busy, evidence.lag_p99_ns) = (0.99, 5_000_000));
     assert!(matches!(late, Verdict::Generator { .. }), "{late:?}");
 }
