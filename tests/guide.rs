@@ -150,25 +150,43 @@ fn shown() {}
     assert!(programs[1].program().ends_with("fn shown() {}\nfn main() {}\n"));
 }
 
-/// The links within the guide lead somewhere: to a heading of it.
+/// Links between and within the pages lead to files that are there, and to headings in them.
 #[test]
-fn links_within_the_guide_have_a_target() {
-    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guide.md");
-    let guide = fs::read_to_string(guide).expect("the guide is there");
+fn links_of_the_pages_lead_somewhere() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for page in ["README.md", "docs/guide.md", "docs/migration.md"] {
+        let page = workspace.join(page);
+        let text = fs::read_to_string(&page).expect("the page is there");
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let file = match file {
+                "" => page.clone(),
+                file => page.with_file_name(file),
+            };
+            assert!(file.exists(), "{}: {link}", page.display());
+            if !heading.is_empty() {
+                let text = fs::read_to_string(file).expect("it is there");
+                let headings = headings(&text);
+                assert!(headings.iter().any(|other| other == heading), "{link}: {headings:?}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 20, "the guide alone has a table of contents");
+}
+
+fn headings(page: &str) -> Vec<String> {
     let mut fenced = false;
     let mut headings = Vec::new();
-    for line in guide.lines() {
+    for line in page.lines() {
         fenced ^= line.starts_with("```");
         if !fenced && line.starts_with('#') {
             headings.push(anchor(line.trim_start_matches('#').trim()));
         }
     }
-    let links: Vec<_> =
-        guide.split("](#").skip(1).filter_map(|rest| rest.split(')').next()).collect();
-    assert!(!links.is_empty(), "there is one to coordinated omission at least");
-    for link in links {
-        assert!(headings.iter().any(|heading| heading == link), "#{link} is none of {headings:?}");
-    }
+    headings
 }
 
 /// As GitHub makes it of a heading.
