@@ -6,6 +6,7 @@ pub(crate) mod clock;
 mod doorbell;
 pub(crate) mod executor;
 pub(crate) mod instance;
+mod observed;
 pub(crate) mod pool;
 mod processor;
 pub(crate) mod recorder;

@@ -1,31 +1,28 @@
 //! The aggregator: one ordinary thread that merges windows, runs the controllers and grants
 //! budgets.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use balter_controllers::{
     ConcurrencyConfig, ConcurrencyController, ConcurrencyGoal, ConcurrencyState, RateState, Window,
-    split, split_evenly,
 };
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use futures_channel::oneshot;
-use hdrhistogram::Histogram;
 
 use super::Request;
-use super::budget::{Budget, BudgetSlot, Course};
+use super::budget::{BudgetSlot, Course, budgets, share_among};
 use super::clock::Clock;
+use super::observed::Observed;
 use super::pool::{self, Prepared};
 use super::processor::Readings;
-use super::recorder::histogram;
 use super::run::{Report, RunSpec, WINDOWS_IN_FLIGHT};
 use super::search::Search;
 use super::shard::{Command, ShardHandle};
 use super::signals::Listening;
 use super::totals::{Summary, Totals, for_controllers};
 use super::window::ShardWindow;
-use crate::config::{Load, Observer, Progress, RunConfig};
+use crate::config::{Load, RunConfig};
 use crate::observe::{Published, State};
 use crate::statistics::RunStatistics;
 use crate::{RunError, cores};
@@ -553,93 +550,4 @@ fn concurrency_config(config: &RunConfig, goal_tps: u32, initial: u32) -> Concur
         Load::Saturate | Load::Nothing => (ConcurrencyGoal::Saturate, initial),
     };
     ConcurrencyConfig { goal, initial, max: config.max_concurrency, min: 1 }
-}
-
-/// The shares of a run's budget. Their sum is the whole, to the unit. With fewer instances allowed
-/// than there are shards, only the first `working` ones have permits.
-fn budgets(load: Load, tps: u32, concurrency: u32, shards: usize, working: usize) -> Vec<Budget> {
-    let rates = split_evenly(u64::from(tps), working).map(|tps| tps as u32);
-    let rates = rates.chain(std::iter::repeat(0)).take(shards);
-    let mut budgets: Vec<_> = rates.map(|tps| Budget { tps, concurrency: 0 }).collect();
-    let instances = match load {
-        // Instances go where the permits are, and no permit must be without one.
-        Load::Rate(_) => {
-            let working = budgets.iter().filter(|budget| budget.tps > 0).count();
-            share_among(u64::from(concurrency).max(working as u64), &budgets)
-        }
-        _ => split_evenly(u64::from(concurrency), shards).map(|count| count as u32).collect(),
-    };
-    for (budget, concurrency) in budgets.iter_mut().zip(instances) {
-        budget.concurrency = concurrency;
-    }
-    budgets
-}
-
-/// Splits instances in proportion to the shards' rates.
-fn share_among(instances: u64, budgets: &[Budget]) -> Vec<u32> {
-    let weights: Vec<_> = budgets.iter().map(|budget| u64::from(budget.tps)).collect();
-    split(instances, &weights).into_iter().map(|count| count as u32).collect()
-}
-
-/// What an observer is shown next.
-struct Observed {
-    observer: Observer,
-    response: Histogram<u64>,
-    window: Window,
-    shown: Instant,
-    failing: bool,
-}
-
-impl Observed {
-    fn new(observer: Observer) -> Self {
-        Self {
-            observer,
-            response: histogram(),
-            window: Window::default(),
-            shown: Instant::now(),
-            failing: false,
-        }
-    }
-
-    fn add(&mut self, window: &Window) {
-        let sum = &mut self.window;
-        sum.length_ns += window.length_ns;
-        sum.succeeded += window.succeeded;
-        sum.failed += window.failed;
-        sum.missed += window.missed;
-        sum.backlog = window.backlog;
-        sum.instances = window.instances;
-        sum.in_flight = window.in_flight;
-        sum.busy = window.busy;
-    }
-
-    fn show(&mut self, scenario: &'static str, goal_tps: u32, elapsed_ns: u64) {
-        if self.shown.elapsed() < self.observer.every || self.failing {
-            return;
-        }
-        self.shown = Instant::now();
-        let window = std::mem::take(&mut self.window);
-        let quantile = |quantile| Duration::from_nanos(self.response.value_at_quantile(quantile));
-        let progress = Progress {
-            scenario,
-            elapsed: Duration::from_nanos(elapsed_ns),
-            goal_tps,
-            tps: window.throughput(),
-            failed: window.failed,
-            missed: window.missed,
-            backlog: window.backlog,
-            instances: window.instances,
-            in_flight: window.in_flight,
-            p50: quantile(0.5),
-            p99: quantile(0.99),
-            busy: window.busy,
-        };
-        self.response.reset();
-        let callback = &mut self.observer.callback;
-        // A panic of the callback must not take the aggregator, and with it all runs, along.
-        if catch_unwind(AssertUnwindSafe(|| callback(&progress))).is_err() {
-            self.failing = true;
-            tracing::error!(scenario, "the progress callback panicked and is not called again");
-        }
-    }
 }

@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use balter_controllers::{split, split_evenly};
 use crossbeam_utils::CachePadded;
+
+use crate::config::Load;
 
 /// A shard's share of a run: transactions per second, and scenario instances at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +22,38 @@ impl Budget {
     const fn decode(raw: u64) -> Self {
         Self { tps: (raw >> 32) as u32, concurrency: raw as u32 }
     }
+}
+
+/// The shares of a run's budget. Their sum is the whole, to the unit. With fewer instances allowed
+/// than there are shards, only the first `working` ones have permits.
+pub(super) fn budgets(
+    load: Load,
+    tps: u32,
+    concurrency: u32,
+    shards: usize,
+    working: usize,
+) -> Vec<Budget> {
+    let rates = split_evenly(u64::from(tps), working).map(|tps| tps as u32);
+    let rates = rates.chain(std::iter::repeat(0)).take(shards);
+    let mut budgets: Vec<_> = rates.map(|tps| Budget { tps, concurrency: 0 }).collect();
+    let instances = match load {
+        // Instances go where the permits are, and no permit must be without one.
+        Load::Rate(_) => {
+            let working = budgets.iter().filter(|budget| budget.tps > 0).count();
+            share_among(u64::from(concurrency).max(working as u64), &budgets)
+        }
+        _ => split_evenly(u64::from(concurrency), shards).map(|count| count as u32).collect(),
+    };
+    for (budget, concurrency) in budgets.iter_mut().zip(instances) {
+        budget.concurrency = concurrency;
+    }
+    budgets
+}
+
+/// Splits instances in proportion to the shards' rates.
+pub(super) fn share_among(instances: u64, budgets: &[Budget]) -> Vec<u32> {
+    let weights: Vec<_> = budgets.iter().map(|budget| u64::from(budget.tps)).collect();
+    split(instances, &weights).into_iter().map(|count| count as u32).collect()
 }
 
 /// How a run is to go on. The order matters: it is only ever raised.

@@ -1,8 +1,13 @@
 //! The search: grow, turn back, narrow down, hold.
 
+mod hold;
+mod refine;
+
 use super::probe::{CAREFUL, Confidence, Finding, Probe, QUICK, plainly_over};
 use super::{Broken, Limit};
 use crate::Window;
+pub use refine::RateEstimate;
+use refine::{ROUNDS, Refinement, UNJUDGED};
 
 /// Windows after a change of the rate that belong to both rates and are not judged.
 const SETTLING: u32 = 1;
@@ -17,26 +22,8 @@ const NEAR: f64 = 1.25;
 /// A bracket this narrow is not divided any more, but refined.
 const NARROW: f64 = 1.05;
 
-/// Rounds of refinement, and windows in each: the first of them are not judged, since a queue that
-/// is near its limit takes time to find its length.
-const ROUNDS: usize = 3;
-const ROUND: u32 = 18;
-const UNJUDGED: u32 = 4;
-
-/// Quantiles of Student's distribution for an interval of 95 %, from one degree of freedom on.
-const STUDENT_97_5: [f64; 11] =
-    [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201];
-
-/// An estimate is not stated to be closer than this, whatever the rounds say: what is measured in
-/// whole transactions and windows is off by as much.
-const RESOLUTION: f64 = 0.005;
-
 /// A round moves the rate by no more than this factor.
 const LARGEST_STEP: f64 = 1.03;
-
-/// How steeply the use of a limit is taken to grow with the rate, as a power of it: errors beyond
-/// a hard capacity grow with the 32nd at 3 %, a queue's latencies about as fast.
-const STEEPNESS: std::ops::RangeInclusive<f64> = 6.0..=60.0;
 
 /// A probe that is open for so long stands at the limit, as far as can be told in a bearable time.
 const LONGEST_PROBE: u32 = 12;
@@ -63,14 +50,6 @@ const LONGEST_RECOVERY: u32 = 20;
 /// Windows without any answer, while some are owed, after which the target stands still.
 const STILL: u32 = 3;
 
-/// Step of the adjustments while holding. The target must not be made to swing.
-const ADJUSTMENT: f64 = 0.01;
-
-/// While holding, what was seen is looked at after so many windows, and not at each: who looks
-/// often enough finds anything. At the first only whether the rate is too much, at the last it is
-/// moved towards the estimate, and what was seen is forgotten, so that a drift is not drowned.
-const LOOKS: [u32; 3] = [20, 40, 80];
-
 /// A limit that is plainly broken in so many windows in a row while holding tells that the target
 /// has changed. Fewer may be an excursion of its queue: one that is close to its capacity is at its
 /// limit by being far beyond it now and then.
@@ -79,19 +58,9 @@ const EXCURSION: u32 = 6;
 /// A target that breaks a limit and does less than this share of what it is asked for has changed.
 const COLLAPSED: f64 = 0.85;
 
-/// Share of the rate that a target gets which was held above its capacity, to work off its queue.
-/// Less than half, since it may have lost half of its capacity.
-const RELIEF: f64 = 0.45;
-
 /// Windows in a row in which a target does less than [`COLLAPSED`] of what it is asked for, and
 /// owes ever more, after which the rate is beyond its capacity, even if no limit is broken yet.
 const BEHIND: u32 = 5;
-
-/// Breaking a limit again within so many windows tells the same.
-const SOON: u32 = 50;
-
-/// A rate that was too much while holding is not tried again for so many windows.
-const CEILING_HOLDS: u32 = 1_200;
 
 /// Settings of a [`RateController`].
 #[derive(Clone, Debug, PartialEq)]
@@ -134,18 +103,6 @@ pub struct RateDecision {
     /// The target fell behind the rate asked for, without breaking a limit: its answers are merely
     /// late.
     pub saturated: bool,
-}
-
-/// The highest rate within limits, as far as it is known.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct RateEstimate {
-    /// Transactions a second.
-    pub tps: f64,
-    /// It lies between these with a confidence of 95 %.
-    pub low: f64,
-    /// See [`low`](Self::low).
-    pub high: f64,
 }
 
 /// Finds and holds the highest rate at which all limits are met. Feed it every window.
@@ -222,20 +179,6 @@ struct Edge {
     careful: bool,
 }
 
-/// Estimates of the rate at which the limit is just met, one from each round.
-#[derive(Clone, Debug, Default)]
-struct Refinement {
-    /// Logarithms of the rates.
-    estimates: Vec<f64>,
-    steepness: f64,
-}
-
-impl Refinement {
-    fn mean(&self) -> f64 {
-        (self.estimates.iter().sum::<f64>() / self.estimates.len().max(1) as f64).exp()
-    }
-}
-
 impl RateController {
     /// # Panics
     /// If there is no limit, or one whose share is not between 0 and 1.
@@ -278,23 +221,6 @@ impl RateController {
     pub fn with_rounds(mut self, rounds: usize) -> Self {
         self.rounds = rounds.max(2);
         self
-    }
-
-    /// The rate that was found, with its confidence interval: a Student interval over the rounds
-    /// of measurement, which are far enough apart to be independent of each other. `None` until
-    /// the rate is held, and where no limit is what bounds it.
-    #[must_use]
-    pub fn estimate(&self) -> Option<RateEstimate> {
-        let estimates = &self.refinement.estimates;
-        if self.state != RateState::Holding || estimates.len() < 2 || self.saturated {
-            return None;
-        }
-        let (count, tps) = (estimates.len() as f64, self.refinement.mean());
-        let squares: f64 = estimates.iter().map(|estimate| (estimate - tps.ln()).powi(2)).sum();
-        let error = (squares / (count - 1.0) / count).sqrt();
-        let student = STUDENT_97_5[(estimates.len() - 2).min(STUDENT_97_5.len() - 1)];
-        let half = (student * error).max(RESOLUTION);
-        Some(RateEstimate { tps, low: tps * (-half).exp(), high: tps * half.exp() })
     }
 
     /// The current decision.
@@ -441,46 +367,6 @@ impl RateController {
         }
     }
 
-    /// The search has come down to about this rate.
-    fn begin_to_refine(&mut self, tps: f64) {
-        if self.saturated {
-            // There is nothing to measure the distance by.
-            return self.settle_at(self.low.map_or(tps, |low| low.tps));
-        }
-        let steepness = match (self.low, self.high) {
-            (Some(low), Some(high)) if high.tps > low.tps => {
-                let use_grew = high.used.clamp(1.01, 20.0) / low.used.clamp(0.05, 0.99);
-                use_grew.ln() / (high.tps / low.tps).ln()
-            }
-            _ => 0.0,
-        };
-        let steepness = steepness.clamp(*STEEPNESS.start(), *STEEPNESS.end());
-        self.refinement = Refinement { estimates: Vec::new(), steepness };
-        self.go_to(tps, RateState::Refining);
-    }
-
-    fn refine(&mut self) {
-        if self.probe.windows < ROUND || self.probe.seen() < FEWEST {
-            return;
-        }
-        if let Some((limit, used)) = self.probe.nearest(&self.config.limits) {
-            (self.bound_by, self.saturated) = (Some(limit), false);
-            self.refined(used);
-        }
-        if self.refinement.estimates.len() < self.rounds {
-            self.go_to(self.refinement.mean(), RateState::Refining);
-        } else {
-            self.settle_at(self.refinement.mean());
-        }
-    }
-
-    /// Takes in how much of the limit was used at the current rate.
-    fn refined(&mut self, used: f64) {
-        let step = (used.clamp(0.05, 20.0).ln() / self.refinement.steepness)
-            .clamp(-LARGEST_STEP.ln(), LARGEST_STEP.ln());
-        self.refinement.estimates.push(self.tps.ln() - step);
-    }
-
     /// The current rate is too much.
     fn turn_back(&mut self, limit: Option<usize>, used: f64) {
         self.bound_by = limit;
@@ -520,21 +406,6 @@ impl RateController {
             }
             None => self.recover_to(self.tps / 2.0, RateState::Growing),
         }
-    }
-
-    /// A limit is plainly broken while holding. A target that was held a little above its capacity
-    /// is relieved and held a little lower; one that has changed breaks the limit again, or does
-    /// less than before.
-    fn overrun(&mut self) {
-        let again = self.ceiling.0.is_finite() && self.ceiling.1 < SOON;
-        if again || self.succeeded_tps < COLLAPSED * self.tps {
-            return self.fall();
-        }
-        let tps = self.tps;
-        self.ceiling = (tps, 0);
-        self.adjusted = 0.0;
-        self.recover_to(tps / LARGEST_STEP.sqrt(), RateState::Holding);
-        self.tps = tps * RELIEF;
     }
 
     /// The target has changed: what was known of it no longer holds.
@@ -606,58 +477,6 @@ impl RateController {
             self.high = Some(Edge { tps, used: 2.0, careful: false });
             self.recover_to(tps / 2.0, RateState::Growing);
         }
-    }
-
-    fn hold(&mut self) {
-        self.ceiling.1 += 1;
-        if self.ceiling.1 > CEILING_HOLDS {
-            self.ceiling = (f64::INFINITY, 0);
-        }
-        let [first, _, last] = LOOKS;
-        let windows = self.probe.windows;
-        if !LOOKS.contains(&windows) {
-            return;
-        }
-        if let Some(kept) = self.probe.kept_up(&self.config.limits) {
-            (self.bound_by, self.saturated) = (None, true);
-            self.ceiling = (self.tps, 0);
-            return self.adjust(kept - 1.0 - ADJUSTMENT / 2.0);
-        }
-        match self.judge(CAREFUL) {
-            Finding::Over(limit) => {
-                (self.bound_by, self.saturated) = (Some(limit), false);
-                self.ceiling = (self.tps, 0);
-                // Over again at the first look: a drift.
-                let drifts = self.adjusted < 0.0 && windows == first;
-                self.adjust(-if drifts { self.adjusted.abs() * 1.5 } else { ADJUSTMENT });
-            }
-            Finding::Under if windows > first => {
-                // Far below all limits it is a target that has become faster.
-                let again = self.adjusted > 0.0 && self.used() < 0.1;
-                self.raise(if again { self.adjusted * 2.0 } else { ADJUSTMENT });
-            }
-            _ if windows == last => {
-                let step = -self.used().clamp(0.05, 20.0).ln() / self.refinement.steepness.max(6.0);
-                if step > 0.0 {
-                    self.raise(step.min(ADJUSTMENT) / 2.0);
-                } else {
-                    self.adjust(step.max(-ADJUSTMENT) / 2.0);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn raise(&mut self, by: f64) {
-        let most = f64::from(self.config.max_tps).min(self.ceiling.0 * (1.0 - ADJUSTMENT / 2.0));
-        let by = by.min(most / self.tps - 1.0);
-        self.adjust(by.max(0.0));
-    }
-
-    fn adjust(&mut self, by: f64) {
-        self.adjusted = by.clamp(-0.2, 0.2);
-        self.tps = (self.tps * (1.0 + self.adjusted)).clamp(1.0, f64::from(self.config.max_tps));
-        self.reset();
     }
 
     fn settle_at(&mut self, tps: f64) {
