@@ -101,7 +101,7 @@ mod with_the_feature {
         let target = Target::start().expect("a target");
         URL.set(target.url()).expect("set once");
         let statistics = example();
-        support::assert_adds_up(&statistics);
+        assert_adds_up(&statistics);
         assert_eq!(statistics.error_rate, 0.0, "{statistics}");
         assert_eq!(statistics.goal_tps, 1_000, "{statistics}");
         assert!(statistics.counts.succeeded > 1_500, "{statistics}");

@@ -337,21 +337,22 @@ fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
     if let Some(verdict) = fault(evidence, evidence.completed / 100) {
         return verdict;
     }
-    let Some(held_tps) = held_tps else {
-        let &Evidence { elapsed_ns, stopped, .. } = evidence;
-        return match stopped {
-            true => Verdict::Stopped { elapsed_ns, achieved_tps: evidence.achieved_tps() },
-            false => Verdict::Unsettled { reached_tps: found_tps },
-        };
-    };
     let &Evidence { busy, lag_p99_ns, response_p99_ns, saturation, .. } = evidence;
     let late = lag_p99_ns >= LATE_NS || distorted(lag_p99_ns, response_p99_ns);
-    if let Some(verdict) = taken(evidence, late, held_tps) {
+    let achieved_tps = held_tps.unwrap_or_else(|| evidence.achieved_tps());
+    if let Some(verdict) = taken(evidence, late, achieved_tps) {
         return verdict;
     }
     if busy >= BUSY && late {
-        return Verdict::Generator { busy, lag_p99_ns, achieved_tps: held_tps };
+        return Verdict::Generator { busy, lag_p99_ns, achieved_tps };
     }
+    let Some(held_tps) = held_tps else {
+        let &Evidence { elapsed_ns, stopped, .. } = evidence;
+        return match stopped {
+            true => Verdict::Stopped { elapsed_ns, achieved_tps },
+            false => Verdict::Unsettled { reached_tps: found_tps },
+        };
+    };
     let &Evidence { instances, max_instances, .. } = evidence;
     if max_instances > 0 && instances >= max_instances && (bound_by.is_some() || saturated) {
         // What waited for an instance was late, whatever the target did.

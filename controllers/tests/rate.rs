@@ -302,6 +302,11 @@ fn the_goal_is_never_exceeded_and_is_held_where_no_limit_is_near() {
     }
     let RateDecision { tps, state, bound_by, .. } = controller.decision();
     assert_eq!((tps, state, bound_by), (7_000, RateState::Holding, None));
+    // And it is not left again to look for more.
+    for _ in 0..500 {
+        let (window, broken) = window(700, 0);
+        assert_eq!(controller.update(&window, &broken).state, RateState::Holding);
+    }
 }
 
 #[test]

@@ -28,6 +28,9 @@ const LARGEST_STEP: f64 = 1.03;
 /// A probe that is open for so long stands at the limit, as far as can be told in a bearable time.
 const LONGEST_PROBE: u32 = 12;
 
+/// While nothing is known to be too much, it may be open for so many times as long.
+const UNBOUNDED_PROBE: u32 = 4;
+
 /// Fewest windows for a careful finding: one alone may be an accident.
 const SHORTEST_PROBE: u32 = 6;
 
@@ -326,25 +329,36 @@ impl RateController {
             Finding::Over(limit) if self.probe.windows >= SHORTEST_PROBE => {
                 self.turn_back(Some(limit), self.used());
             }
-            Finding::Under => {
-                let used = self.used();
-                self.low = Some(Edge { tps: self.tps, used, careful: false });
-                if self.tps >= f64::from(self.config.max_tps) {
-                    self.bound_by = None;
-                    self.settle_at(self.tps);
-                    return;
-                }
-                let factor = if used < 0.5 { FAR } else { NEAR };
-                let next = self.tps * factor;
-                match self.high {
-                    Some(high) if next >= high.tps => self.halve(),
-                    _ => self.go_to(next, RateState::Growing),
-                }
-            }
+            Finding::Under => self.step_up(),
             Finding::Open if self.probe.windows >= LONGEST_PROBE && self.probe.seen() >= FEWEST => {
-                self.begin_to_refine(self.tps);
+                let builds_up = self.behind > 0 || self.probe.is_rising(&self.config.limits);
+                let patience = if self.high.is_some() { 1 } else { UNBOUNDED_PROBE };
+                if self.used() < 1.0 && !builds_up {
+                    // Errors close below their limit, whatever the load, are not to be told from
+                    // it at a low rate. The next step will show whether they come of the load.
+                    self.step_up();
+                } else if self.probe.windows >= patience * LONGEST_PROBE || builds_up {
+                    self.begin_to_refine(self.tps);
+                }
             }
             Finding::Over(_) | Finding::Open => {}
+        }
+    }
+
+    /// The current rate is borne, as far as can be told.
+    fn step_up(&mut self) {
+        let used = self.used();
+        self.low = Some(Edge { tps: self.tps, used, careful: false });
+        if self.tps >= f64::from(self.config.max_tps) {
+            self.bound_by = None;
+            self.settle_at(self.tps);
+            return;
+        }
+        let factor = if used < 0.5 { FAR } else { NEAR };
+        let next = self.tps * factor;
+        match self.high {
+            Some(high) if next >= high.tps => self.halve(),
+            _ => self.go_to(next, RateState::Growing),
         }
     }
 

@@ -92,7 +92,7 @@ impl Probe {
     }
 
     /// Whether a queue builds up that has not yet broken a limit, but will.
-    fn is_rising(&self, limits: &[Limit]) -> bool {
+    pub(super) fn is_rising(&self, limits: &[Limit]) -> bool {
         let Some((first, last)) = self.in_flight else { return false };
         // What arrives and what leaves at random differ by this much, as a standard deviation.
         let accident = (2.0 * self.planned as f64).sqrt();

@@ -1,6 +1,6 @@
 //! At the rate found: small corrections, and what tells that the target has changed.
 
-use super::{COLLAPSED, LARGEST_STEP, RateController, RateState};
+use super::{COLLAPSED, LARGEST_STEP, NEAR, RateController, RateState};
 use crate::rate::probe::{CAREFUL, Finding};
 
 /// Step of the adjustments while holding. The target must not be made to swing.
@@ -52,6 +52,7 @@ impl RateController {
             self.ceiling = (self.tps, 0);
             return self.adjust(kept - 1.0 - ADJUSTMENT / 2.0);
         }
+        let at_goal = self.tps >= f64::from(self.config.max_tps);
         match self.judge(CAREFUL) {
             Finding::Over(limit) => {
                 (self.bound_by, self.saturated) = (Some(limit), false);
@@ -64,6 +65,10 @@ impl RateController {
                 // Far below all limits it is a target that has become faster.
                 let again = self.adjusted > 0.0 && self.used() < 0.1;
                 self.raise(if again { self.adjusted * 2.0 } else { ADJUSTMENT });
+            }
+            _ if windows == last && self.high.is_none() && self.used() < 1.0 && !at_goal => {
+                // It came to rest without ever having met its limit.
+                self.go_to(self.tps * NEAR, RateState::Growing);
             }
             _ if windows == last => {
                 let step = -self.used().clamp(0.05, 20.0).ln() / self.refinement.steepness.max(6.0);
