@@ -91,6 +91,43 @@ fn a_latency_that_grows_with_the_load_is_kept_at_its_limit() {
     assert!(!statistics.tps_limited);
 }
 
+/// Balter's suite: 10 000 a second with a delay of 1 ms, and 500 with one of 400 ± 300 ms.
+#[test]
+fn delays_do_not_lower_a_rate() {
+    let target = Target::builder().delay(Duration::from_millis(1)).start().expect("a target");
+    let statistics = run(visitor(target.url()).tps(10_000), 3);
+    assert!(statistics.actual_tps > 9_500.0, "{statistics}");
+
+    #[scenario]
+    async fn noisy() {
+        loop {
+            answer_at_some_time().await;
+        }
+    }
+
+    #[transaction]
+    async fn answer_at_some_time() {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        // 100 to 700 ms, evenly, in an order that has no pattern a controller could follow.
+        let step = COUNT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+        balter_uring::time::sleep(Duration::from_millis(100 + step % 601)).await;
+    }
+    // 200 of them are under way on average; to find that out takes some answers of 400 ms.
+    let statistics = run(noisy().tps(500).hint(Hint::Concurrency(400)), 5);
+    assert!(statistics.counts.started > 2_400, "{statistics}");
+}
+
+/// Balter's suite: of 10 000 a second a service does 7 000; the goal comes down to those.
+#[test]
+fn a_goal_beyond_the_capacity_comes_down_to_it() {
+    let target = Target::builder().queueing_capacity(7_000).start().expect("a target");
+    let scenario = visitor(target.url()).tps(10_000).latency(Duration::from_millis(50), 0.95);
+    let statistics = run(scenario.hint(Hint::Tps(4_000)), 20);
+    assert!((6_000..7_300).contains(&statistics.goal_tps), "{statistics}");
+    assert!(statistics.actual_tps > 6_000.0, "{statistics}");
+    assert!(statistics.tps_limited, "{statistics}");
+}
+
 #[test]
 fn a_goal_within_the_limits_is_reached() {
     let target = Target::start().expect("a target");
