@@ -30,6 +30,7 @@ fn errors_beyond_a_capacity_are_kept_at_their_limit() {
     assert!(steady.elapsed > Duration::from_secs(1));
     let verdict = statistics.verdict.as_ref().expect("judged");
     assert!(matches!(verdict, Verdict::Limit { limit: Limit::ErrorRate(_), .. }), "{verdict}");
+    assert!(statistics.bound_transaction.is_some(), "{statistics}");
     // The goal was not reached, and that is said.
     assert!(statistics.tps_limited);
 }

@@ -16,7 +16,7 @@ use balter_uring::http::{Client, Error, PreparedRequest, StatusCode};
 use balter_uring::prelude::*;
 use balter_uring::time;
 
-use support::nginx::Nginx;
+use support::nginx::{Nginx, configured};
 use support::{Random, checksum, clients_of, eventually, finish, on_shard};
 
 const LARGE: usize = 5_000_003;
@@ -74,42 +74,32 @@ impl Logged {
 }
 
 fn configuration(root: &Path, address: SocketAddr, more: &str) -> String {
-    let root = root.display();
-    format!(
-        r#"
-daemon off;
-master_process off;
-worker_processes 1;
-pid {root}/nginx.pid;
-error_log {root}/error.log warn;
-events {{ worker_connections 1024; }}
-http {{
+    let directory = root.display();
+    configured(
+        root,
+        &format!(
+            r#"
     log_format short "$uri $status $connection $connection_requests $request_length";
-    access_log {root}/access.log short;
-    client_body_temp_path {root}/tmp/body;
-    proxy_temp_path {root}/tmp/proxy;
-    fastcgi_temp_path {root}/tmp/fastcgi;
-    uwsgi_temp_path {root}/tmp/uwsgi;
-    scgi_temp_path {root}/tmp/scgi;
+    access_log {directory}/access.log short;
     default_type text/plain;
     client_max_body_size 32m;
     keepalive_requests 1000000;
     server {{
         listen {address};
-        root {root}/html;
+        root {directory}/html;
         location = /empty {{ return 204; }}
         location = /text {{ return 200 "some text"; }}
         location = /broken {{ return 500 "broken"; }}
         location = /status {{ stub_status; access_log off; }}
-        location = /chunked {{ add_before_body /before.txt; addition_types *; alias {root}/html/small.txt; }}
-        location = /chunked-large {{ add_before_body /before.txt; addition_types *; alias {root}/html/large.bin; }}
+        location = /chunked {{ add_before_body /before.txt; addition_types *; alias {directory}/html/small.txt; }}
+        location = /chunked-large {{ add_before_body /before.txt; addition_types *; alias {directory}/html/large.bin; }}
         location = /posted {{ proxy_pass http://{address}/back; }}
         location = /back {{ return 200 "taken"; }}
         location /stored/ {{ dav_methods PUT; create_full_put_path on; }}
         {more}
     }}
-}}
 "#
+        ),
     )
 }
 

@@ -13,37 +13,28 @@ use balter_uring::prelude::*;
 use balter_uring::{FailureClass, Limit, Verdict};
 
 use support::finish;
-use support::nginx::Nginx;
+use support::nginx::{Nginx, configured};
 
 /// Takes 2 000 a second, and 50 ahead of that; the rest is refused at once.
 fn configuration(root: &Path, address: SocketAddr) -> String {
-    let root = root.display();
-    format!(
-        r#"
-daemon off;
-master_process off;
-worker_processes 1;
-pid {root}/nginx.pid;
-error_log {root}/error.log crit;
-events {{ worker_connections 4096; }}
-http {{
+    let directory = root.display();
+    configured(
+        root,
+        &format!(
+            r#"
+    error_log {directory}/error.log crit;
     access_log off;
-    client_body_temp_path {root}/tmp/body;
-    proxy_temp_path {root}/tmp/proxy;
-    fastcgi_temp_path {root}/tmp/fastcgi;
-    uwsgi_temp_path {root}/tmp/uwsgi;
-    scgi_temp_path {root}/tmp/scgi;
     default_type text/plain;
     keepalive_requests 1000000;
     limit_req_zone $binary_remote_addr zone=all:1m rate=2000r/s;
     limit_req_status 503;
     server {{
         listen {address};
-        root {root}/html;
+        root {directory}/html;
         location = /hello.txt {{ limit_req zone=all burst=50 nodelay; }}
     }}
-}}
 "#
+        ),
     )
 }
 

@@ -10,7 +10,7 @@ use balter_uring::http::{Certificate, Client, ClientBuilder};
 
 use crate::authority::Authority;
 use crate::cpu;
-use crate::nginx::{Nginx, find};
+use crate::nginx::{Nginx, configured, find};
 
 /// The one version and cipher that it speaks, so that all contenders do the same work: what both
 /// rustls and OpenSSL like best.
@@ -76,29 +76,19 @@ impl Secure {
 }
 
 fn configuration(root: &Path, address: SocketAddr, status: SocketAddr) -> String {
-    let root = root.display();
-    format!(
-        r#"
-daemon off;
-master_process off;
-worker_processes 1;
-pid {root}/nginx.pid;
-error_log {root}/error.log warn;
-events {{ worker_connections 4096; }}
-http {{
+    let directory = root.display();
+    configured(
+        root,
+        &format!(
+            r#"
     access_log off;
-    client_body_temp_path {root}/tmp/body;
-    proxy_temp_path {root}/tmp/proxy;
-    fastcgi_temp_path {root}/tmp/fastcgi;
-    uwsgi_temp_path {root}/tmp/uwsgi;
-    scgi_temp_path {root}/tmp/scgi;
     default_type text/plain;
     keepalive_requests 1000000000;
     keepalive_timeout 600s;
     ssl_protocols {VERSION};
     ssl_conf_command Ciphersuites {CIPHER};
-    ssl_certificate {root}/certificate.pem;
-    ssl_certificate_key {root}/key.pem;
+    ssl_certificate {directory}/certificate.pem;
+    ssl_certificate_key {directory}/key.pem;
     server {{
         listen {address} ssl;
         location = / {{ return 200 "Hello world\n"; }}
@@ -107,7 +97,7 @@ http {{
         listen {status};
         location = /status {{ stub_status; }}
     }}
-}}
 "#
+        ),
     )
 }

@@ -116,7 +116,9 @@ fn listens(process: &mut Child, address: SocketAddr) -> bool {
     false
 }
 
-fn secure_configuration(root: &Path, address: SocketAddr, more: &str) -> String {
+/// A whole configuration around what is to stand in its `http` block: one process in the
+/// foreground, with everything that it writes in `root`.
+pub fn configured(root: &Path, http: &str) -> String {
     let root = root.display();
     format!(
         r#"
@@ -125,27 +127,39 @@ master_process off;
 worker_processes 1;
 pid {root}/nginx.pid;
 error_log {root}/error.log warn;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 4096; }}
 http {{
-    access_log off;
     client_body_temp_path {root}/tmp/body;
     proxy_temp_path {root}/tmp/proxy;
     fastcgi_temp_path {root}/tmp/fastcgi;
     uwsgi_temp_path {root}/tmp/uwsgi;
     scgi_temp_path {root}/tmp/scgi;
+    {http}
+}}
+"#
+    )
+}
+
+fn secure_configuration(root: &Path, address: SocketAddr, more: &str) -> String {
+    let directory = root.display();
+    configured(
+        root,
+        &format!(
+            r#"
+    access_log off;
     default_type text/plain;
     client_max_body_size 32m;
     keepalive_requests 1000000;
     server {{
         listen {address} ssl;
-        ssl_certificate {root}/certificate.pem;
-        ssl_certificate_key {root}/key.pem;
+        ssl_certificate {directory}/certificate.pem;
+        ssl_certificate_key {directory}/key.pem;
         ssl_session_cache shared:sessions:1m;
-        root {root}/html;
+        root {directory}/html;
         location /stored/ {{ dav_methods PUT; create_full_put_path on; }}
         {more}
     }}
-}}
 "#
+        ),
     )
 }
