@@ -28,6 +28,8 @@ fn errors_beyond_a_capacity_are_kept_at_their_limit() {
     assert!((1_200..1_450).contains(&statistics.goal_tps), "{}", statistics.goal_tps);
     assert!(statistics.error_rate > 0.0 && statistics.error_rate < 0.07, "{statistics}");
     assert!(steady.elapsed > Duration::from_secs(1));
+    // Every transaction of the steady part has its response time there, and no other.
+    assert_eq!(steady.response.len(), steady.succeeded + steady.failed);
     let verdict = statistics.verdict.as_ref().expect("judged");
     assert!(matches!(verdict, Verdict::Limit { limit: Limit::ErrorRate(_), .. }), "{verdict}");
     assert!(statistics.bound_transaction.is_some(), "{statistics}");

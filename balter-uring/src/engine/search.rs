@@ -142,7 +142,7 @@ impl Search {
             for transaction in window.transactions() {
                 let response = transaction.open.as_ref().map(|open| &open.response);
                 let response = response.unwrap_or(&transaction.service);
-                response.add_to(self.steady.response.histogram_mut());
+                response.add_to(self.pending.response.histogram_mut());
             }
         }
     }
@@ -159,11 +159,12 @@ impl Search {
 
     /// All shards have told of the tick; `starting` says whether more instances were granted.
     pub(super) fn tick(&mut self, window: &Window, starting: bool) -> RateDecision {
-        if self.is_wanting(window, starting) {
+        let before = self.controller.decision();
+        // A rate that is held has been measured, and its windows count.
+        if self.is_wanting(window, starting) && before.state != RateState::Holding {
             self.broken.fill(Broken::default());
             return self.controller.settle_anew();
         }
-        let before = self.controller.decision();
         if before.state == RateState::Holding {
             if self.unsteady > 0 {
                 self.unsteady -= 1;
@@ -173,6 +174,10 @@ impl Search {
                 steady.succeeded += std::mem::take(&mut pending.succeeded);
                 steady.failed += std::mem::take(&mut pending.failed);
                 steady.spoilt += std::mem::take(&mut pending.spoilt);
+                let responses = pending.response.histogram_mut();
+                let sum = steady.response.histogram_mut();
+                sum.add(&*responses).expect("all histograms have one shape");
+                responses.reset();
                 for (sum, broken) in steady.broken.iter_mut().zip(&self.broken) {
                     sum.over += broken.over;
                     sum.of += broken.of;
@@ -239,7 +244,9 @@ impl Search {
             response,
         });
         let bound_by = decision.bound_by.map(|index| (self.limits[index], broken[index]));
-        let capacity = steady.is_some().then(|| {
+        // What was held before the search began anew is no longer known to be borne.
+        let is_held = steady.is_some() && decision.state == RateState::Holding;
+        let capacity = is_held.then(|| {
             let held = f64::from(decision.tps);
             let estimate = self.controller.estimate();
             Capacity {
