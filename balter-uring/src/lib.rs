@@ -92,6 +92,8 @@ mod preflight;
 // The kernel reads and writes memory that the ring promises to keep: the one place for `unsafe`.
 #[allow(unsafe_code)]
 mod ring;
+#[cfg(feature = "rt")]
+pub mod runtime;
 mod scenario;
 mod statistics;
 mod sweep;
@@ -141,6 +143,10 @@ pub enum RunError {
 /// What the macros expand to calls of. Not for use by hand.
 #[doc(hidden)]
 pub mod __private {
+    #[cfg(feature = "rt")]
+    pub use crate::runtime::registry::{Registered, SCENARIOS};
+    #[cfg(feature = "rt")]
+    pub use linkme;
     pub use crate::scenario::scenario;
     pub use crate::transaction::{TransactionMeta, outcome, transaction};
 }

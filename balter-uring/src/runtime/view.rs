@@ -1,0 +1,110 @@
+//! What the API shows of a run.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::request::RunRequest;
+use crate::statistics::Counts;
+
+/// What this node has to do with a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunRole {
+    /// It took the request: its figures are those of all nodes.
+    #[default]
+    Coordinator,
+    /// It carries a part: its figures are of this part.
+    Worker,
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Its nodes are told of it.
+    #[default]
+    Starting,
+    /// Load is being sent.
+    Running,
+    /// No more is sent; what is in flight is waited for.
+    Draining,
+    /// Over.
+    Finished,
+    /// It could not start, or no node was left.
+    Failed,
+}
+
+/// A run, as it stands.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RunView {
+    /// Identifies it in the whole cluster.
+    pub id: String,
+    /// What this node has to do with it.
+    pub role: RunRole,
+    /// Name of the node that leads it.
+    pub coordinator: String,
+    /// How far it has come.
+    pub state: RunState,
+    /// What was asked for.
+    pub request: RunRequest,
+    /// Unix time in seconds at which its first transaction was due.
+    pub started_at: f64,
+    /// Seconds since then, to its end at most.
+    pub elapsed: f64,
+    /// Transactions a second asked for, now.
+    pub goal_tps: u32,
+    /// Completed transactions a second, over the last second; of the whole run when it is over.
+    pub tps: f64,
+    /// Scenario instances.
+    pub instances: u32,
+    /// Transactions by what became of them.
+    pub counts: Counts,
+    /// Share of failures of the target, 0 to 1.
+    pub error_rate: f64,
+    /// Response times in seconds by quantile: `p50`, `p90`, `p95`, `p99`, `max`.
+    pub response: BTreeMap<String, f64>,
+    /// Failures by class.
+    pub failures: BTreeMap<String, u64>,
+    /// By name of the transaction.
+    pub transactions: BTreeMap<String, TransactionView>,
+    /// Its nodes, those that it has lost included.
+    pub nodes: Vec<NodeView>,
+    /// Nodes that take no part, and why not.
+    pub refused: BTreeMap<String, String>,
+    /// What bounded it, in a sentence; once it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+    /// The generator's own lateness is part of the response times; once it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distorted: Option<bool>,
+    /// Why it could not start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// One transaction of a run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TransactionView {
+    /// Ended with their success side.
+    pub succeeded: u64,
+    /// Ended with their failure side.
+    pub failed: u64,
+    /// Response times in seconds, as [`RunView::response`].
+    pub response: BTreeMap<String, f64>,
+}
+
+/// One node of a run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// `joining`, `working`, `unreachable`, `left`.
+    pub state: String,
+    /// Its share of the rate, transactions a second.
+    pub share_tps: u32,
+    /// Transactions by what became of them, as far as the coordinator was told.
+    pub counts: Counts,
+}
