@@ -145,8 +145,8 @@ pub enum RunError {
 pub mod __private {
     #[cfg(feature = "rt")]
     pub use crate::runtime::registry::{Registered, SCENARIOS};
-    #[cfg(feature = "rt")]
-    pub use linkme;
     pub use crate::scenario::scenario;
     pub use crate::transaction::{TransactionMeta, outcome, transaction};
+    #[cfg(feature = "rt")]
+    pub use linkme;
 }

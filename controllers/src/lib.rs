@@ -14,6 +14,8 @@
 //! | How many instances may run? | [`ConcurrencyController`] |
 //! | What is the highest rate within limits? | [`RateController`], with its [`Limit`]s |
 //! | How does throughput grow with concurrency? | [`Usl`] |
+//! | What may a party use that can be lost? | [`LeaseBook`], [`LeaseHolder`] |
+//! | How is what it measured counted exactly once? | [`Outbox`], [`Ledger`] |
 //! | What bounded the run in the end? | [`judge`], [`Verdict`] |
 //!
 //! # Terms
@@ -29,6 +31,8 @@
 
 mod arrival;
 mod concurrency;
+mod delivery;
+mod lease;
 mod pacer;
 mod rate;
 mod schedule;
@@ -42,6 +46,8 @@ pub use concurrency::{
     ConcurrencyConfig, ConcurrencyController, ConcurrencyDecision, ConcurrencyGoal,
     ConcurrencyState, Saturation,
 };
+pub use delivery::{Ledger, Outbox};
+pub use lease::{Allowance, LeaseBook, LeaseConfig, LeaseGrant, LeaseHolder};
 pub use pacer::{Pacer, PacerConfig, PacerCounts};
 pub use rate::{
     Broken, Interval, Limit, RateConfig, RateController, RateDecision, RateEstimate, RateState,

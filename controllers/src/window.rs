@@ -115,4 +115,22 @@ impl Window {
             *mine = mine.saturating_add(theirs);
         }
     }
+
+    /// Adds the stretch of time that follows, seen by the same part.
+    ///
+    /// Counts and lengths add up, states are those of the later window, the busy share is the mean
+    /// over time; percentiles as in [`merge`](Window::merge).
+    pub fn append(&mut self, next: &Window) {
+        let (before, length_ns) = (self.length_ns, self.length_ns.saturating_add(next.length_ns));
+        let busy = match length_ns {
+            0 => 0.0,
+            length => {
+                (self.busy * before as f64 + next.busy * next.length_ns as f64) / length as f64
+            }
+        };
+        self.merge(next);
+        (self.length_ns, self.busy) = (length_ns, busy);
+        (self.backlog, self.instances, self.in_flight) =
+            (next.backlog, next.instances, next.in_flight);
+    }
 }
