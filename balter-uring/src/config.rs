@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use balter_controllers::{Arrival, Limit};
 
+#[cfg(feature = "rt")]
+use crate::engine::lease::Leased;
+
 /// A transaction's deadline where none was set.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -70,6 +73,9 @@ pub(crate) struct RunConfig {
     pub(crate) grace: Duration,
     pub(crate) interruptible: bool,
     pub(crate) progress: Option<Observer>,
+    /// Set where another node leads the run.
+    #[cfg(feature = "rt")]
+    pub(crate) leased: Option<Leased>,
     /// For tests: the aggregator sleeps so long before each window it takes.
     pub(crate) aggregator_delay: Duration,
 }
@@ -91,6 +97,8 @@ impl Default for RunConfig {
             grace: DEFAULT_GRACE,
             interruptible: false,
             progress: None,
+            #[cfg(feature = "rt")]
+            leased: None,
             aggregator_delay: Duration::ZERO,
         }
     }
@@ -105,6 +113,8 @@ impl RunConfig {
             until_found: false,
             duration: None,
             progress: None,
+            #[cfg(feature = "rt")]
+            leased: None,
             cores: self.cores.clone(),
             ..*self
         }

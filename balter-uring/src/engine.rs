@@ -6,6 +6,8 @@ pub(crate) mod clock;
 mod doorbell;
 pub(crate) mod executor;
 pub(crate) mod instance;
+#[cfg(feature = "rt")]
+pub(crate) mod lease;
 mod observed;
 pub(crate) mod pool;
 mod processor;
@@ -16,6 +18,7 @@ pub(crate) mod run;
 mod search;
 pub(crate) mod shard;
 pub(crate) mod signals;
+pub(crate) mod steering;
 pub(crate) mod timers;
 pub(crate) mod totals;
 pub(crate) mod window;

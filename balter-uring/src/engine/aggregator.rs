@@ -4,25 +4,25 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use balter_controllers::{
-    ConcurrencyConfig, ConcurrencyController, ConcurrencyGoal, ConcurrencyState, RateState, Window,
-};
+use balter_controllers::{ConcurrencyState, RateState, Window};
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use futures_channel::oneshot;
 
 use super::Request;
-use super::budget::{BudgetSlot, Course, budgets, share_among};
+use super::budget::{Budget, BudgetSlot, Course, budgets, share_among};
 use super::clock::Clock;
+#[cfg(feature = "rt")]
+use super::lease::Lease;
 use super::observed::Observed;
 use super::pool::{self, Prepared};
 use super::processor::Readings;
 use super::run::{Report, RunSpec, WINDOWS_IN_FLIGHT};
-use super::search::Search;
 use super::shard::{Command, ShardHandle};
 use super::signals::Listening;
-use super::totals::{Summary, Totals, for_controllers};
+use super::steering::{Ending, Steering};
+use super::totals::for_controllers;
 use super::window::ShardWindow;
-use crate::config::{Load, RunConfig};
+use crate::config::Load;
 use crate::observe::{Published, State};
 use crate::statistics::RunStatistics;
 use crate::{RunError, cores};
@@ -42,15 +42,16 @@ const PATIENCE_NS: u64 = 5_000_000_000;
 /// machine) has heard of nobody meanwhile, and blames nobody for it.
 const ABSENT_NS: u64 = 1_000_000_000;
 
-/// Response time for which instances may be started before the first window has come, as a share
-/// of a second: at this rate times 10 ms.
-const ASSUMED_PER_SECOND: u32 = 100;
-
 /// What the aggregator is told.
 pub(crate) enum Control {
     Start(Box<Start>),
-    ShardLost { core: usize },
+    ShardLost {
+        core: usize,
+    },
     Interrupt,
+    /// A run under a lease was told what it may use.
+    #[cfg(feature = "rt")]
+    Told,
 }
 
 /// A run to start.
@@ -166,6 +167,11 @@ impl Aggregator {
                     run.interrupted = true;
                 }
             }
+            #[cfg(feature = "rt")]
+            Control::Told => {
+                let now = self.clock.now();
+                self.runs.iter_mut().for_each(|run| run.take_lease(now));
+            }
         }
     }
 
@@ -208,23 +214,15 @@ struct Share {
 struct Run {
     id: u64,
     name: &'static str,
-    load: Load,
-    /// The rate that is asked for now.
-    goal_tps: u32,
-    /// The rate that the user asked for; `None` without one, or with limits alone.
-    asked_tps: Option<u32>,
-    search: Option<Search>,
-    /// More instances were granted with the last window.
-    starting: bool,
-    max_concurrency: u32,
+    steering: Steering,
+    #[cfg(feature = "rt")]
+    led: Option<Led>,
     aggregator_delay: Duration,
     start_ns: u64,
     end_ns: u64,
     window_ns: u64,
     grace_ns: u64,
     shares: Vec<Share>,
-    concurrency: ConcurrencyController,
-    totals: Totals,
     /// The windows of the current tick, merged.
     tick: Window,
     last_tick_ns: u64,
@@ -249,23 +247,24 @@ impl Run {
         let end_ns = config
             .duration
             .map_or(u64::MAX, |duration| start_ns.saturating_add(nanoseconds(duration)));
-        let most_tps = if let Load::Rate(tps) = config.load { tps } else { 0 };
-        let search =
-            (!config.limits.is_empty() && most_tps > 0).then(|| Search::new(&config, most_tps));
-        let goal_tps = search.as_ref().map_or(most_tps, |search| search.decision().tps);
-        let initial = config.initial.min(config.max_concurrency);
-        let concurrency =
-            ConcurrencyController::new(concurrency_config(&config, goal_tps, initial));
-        let working = shards.len().min(config.max_concurrency as usize);
-        let needed = search.as_ref().map_or(0, |search| search.instances(&Window::default()));
-        let limit = concurrency.limit().max(needed.min(config.max_concurrency));
-        let budgets = budgets(config.load, goal_tps, limit, shards.len(), working);
+        #[cfg(feature = "rt")]
+        let (start_ns, end_ns) = config
+            .leased
+            .as_ref()
+            .map_or((start_ns, end_ns), |leased| (start_ns.max(leased.start_ns), leased.end_ns));
+        let steering = Steering::new(&config, shards.iter().map(|shard| shard.core));
+        let most = config.max_concurrency;
+        let budgets = shares(&steering, steering.budget(), shards.len(), most);
         let initials = match config.load {
-            Load::Rate(_) => share_among(u64::from(initial), &budgets),
+            Load::Rate(_) => share_among(u64::from(steering.initial()), &budgets),
             _ => budgets.iter().map(|budget| budget.concurrency).collect(),
         };
+        // Under a lease nothing may be used before it is granted.
+        #[cfg(feature = "rt")]
+        let until_ns = if config.leased.is_some() { 0 } else { u64::MAX };
+        #[cfg(not(feature = "rt"))]
+        let until_ns = u64::MAX;
         let parts = shards.len() as u32;
-        let totals = Totals::new(shards.iter().map(|shard| shard.core));
         let processors = Readings::now(shards.iter().map(|shard| shard.core));
         let published = Published::new(name, shards.iter().map(|shard| shard.core));
         let window_ns = nanoseconds(config.window).max(1_000_000);
@@ -276,7 +275,7 @@ impl Run {
         let grace_ns = nanoseconds(config.grace).min(noticed_ns);
         let mut shares = Vec::with_capacity(shards.len());
         for (part, (shard, factory)) in shards.into_iter().zip(factories).enumerate() {
-            let slot = Arc::new(BudgetSlot::new(budgets[part]));
+            let slot = Arc::new(BudgetSlot::new(budgets[part], until_ns));
             // One more than are ever out, so that giving one back never waits.
             let (returned, windows) = bounded(WINDOWS_IN_FLIGHT + 1);
             let sent = shard.send(Command::Run(RunSpec {
@@ -306,23 +305,19 @@ impl Run {
             });
         }
         let listening = config.interruptible.then(Listening::new);
-        Self {
+        #[cfg_attr(not(feature = "rt"), expect(unused_mut))]
+        let mut run = Self {
             id,
             name,
-            load: config.load,
-            goal_tps,
-            asked_tps: Some(most_tps).filter(|&tps| tps > 0 && tps < u32::MAX),
-            search,
-            starting: true,
-            max_concurrency: config.max_concurrency,
+            steering,
+            #[cfg(feature = "rt")]
+            led: config.leased.map(|leased| Led::new(leased.lease)),
             aggregator_delay: config.aggregator_delay,
             start_ns,
             end_ns,
             window_ns,
             grace_ns,
             shares,
-            concurrency,
-            totals,
             tick: Window::default(),
             last_tick_ns: start_ns,
             course: Course::Run,
@@ -334,6 +329,26 @@ impl Run {
             processors,
             done: Some(done),
             interest,
+        };
+        #[cfg(feature = "rt")]
+        run.take_lease(now);
+        run
+    }
+
+    /// Takes over what it was told, where somebody else leads this run.
+    #[cfg(feature = "rt")]
+    fn take_lease(&mut self, now: u64) {
+        let Some(led) = &self.led else { return };
+        let told = led.lease.told();
+        self.steering.follow(told.budget);
+        // A lease may be for few instances, and these are not to be exceeded.
+        let most = told.budget.concurrency.max(1);
+        let budgets = shares(&self.steering, told.budget, self.shares.len(), most);
+        for (share, budget) in self.shares.iter().zip(budgets) {
+            share.slot.lease(budget, told.until_ns);
+        }
+        if told.course > self.course {
+            self.raise(told.course, now);
         }
     }
 
@@ -348,10 +363,11 @@ impl Run {
         let part = report.part as usize;
         let mut window = report.window;
         let interval = self.observed.as_mut().map(|observed| &mut observed.response);
-        self.totals.add(part, &window, interval);
+        self.steering.add(part, &window, interval);
         self.published.window(part, &window);
-        if let Some(search) = &mut self.search {
-            search.window(&window);
+        #[cfg(feature = "rt")]
+        if let Some(led) = &mut self.led {
+            led.window.merge(&window);
         }
         self.tick.merge(&for_controllers(&window));
         let share = &mut self.shares[part];
@@ -380,45 +396,51 @@ impl Run {
         for share in &mut self.shares {
             share.reported = false;
         }
+        #[cfg(feature = "rt")]
+        if let Some(led) = &mut self.led {
+            led.report(self.shares.iter().all(|share| share.over));
+        }
         let end_ns = window.start_ns + window.length_ns;
         self.last_tick_ns = self.last_tick_ns.max(end_ns);
-        self.totals.note_instances(window.instances);
+        self.steering.totals.note_instances(window.instances);
         if let Some(observed) = &mut self.observed {
             observed.add(&window);
-            observed.show(self.name, self.goal_tps, end_ns.saturating_sub(self.start_ns));
+            observed.show(
+                self.name,
+                self.steering.budget().tps,
+                end_ns.saturating_sub(self.start_ns),
+            );
         }
-        if self.search.as_ref().is_some_and(Search::is_done) && self.course == Course::Run {
+        if self.steering.is_done() && self.course == Course::Run {
             self.raise(Course::Drain, end_ns);
         }
         if self.course > Course::Run || window.start_ns >= self.end_ns {
             self.publish(&window, ConcurrencyState::Stable);
             return;
         }
-        if let Some(search) = &mut self.search {
-            self.goal_tps = search.tick(&window, self.starting).tps;
-            self.concurrency.set_tps(self.goal_tps);
+        #[cfg(feature = "rt")]
+        if self.led.is_some() {
+            self.publish(&window, ConcurrencyState::Stable);
+            return;
         }
-        let decision = self.concurrency.update(&window);
-        self.publish(&window, decision.state);
-        self.starting = decision.state == ConcurrencyState::Working;
-        let needed = self.search.as_ref().map_or(0, |search| search.instances(&window));
-        let limit = decision.limit.max(needed.min(self.max_concurrency));
-        let shards = self.shares.len();
-        let working = shards.min(self.max_concurrency as usize);
-        let budgets = budgets(self.load, self.goal_tps, limit, shards, working);
+        let state = self.steering.decide(&window);
+        self.publish(&window, state);
+        let most = self.steering.max_concurrency();
+        let budgets = shares(&self.steering, self.steering.budget(), self.shares.len(), most);
         for (share, budget) in self.shares.iter().zip(budgets) {
             share.slot.grant(budget);
         }
     }
 
     fn publish(&mut self, window: &Window, state: ConcurrencyState) {
-        let (latency, errors) = self.search.as_ref().map_or((false, false), Search::kinds);
-        let found = self.search.as_ref().map(|search| search.decision().state);
+        let (found, kinds) = self.steering.search().unzip();
+        let (latency, errors) = kinds.unwrap_or((false, false));
+        let goal_tps = self.steering.budget().tps;
         self.published.tick(&State {
             concurrency: window.instances,
-            goal_tps: self.goal_tps,
-            latency_goal_tps: latency.then_some(self.goal_tps),
-            error_goal_tps: errors.then_some(self.goal_tps),
+            goal_tps,
+            latency_goal_tps: latency.then_some(goal_tps),
+            error_goal_tps: errors.then_some(goal_tps),
             concurrency_state: match state {
                 ConcurrencyState::Stable => 0,
                 ConcurrencyState::Working => 1,
@@ -485,7 +507,7 @@ impl Run {
         share.over = true;
         // Should it come back to life, it must not go on.
         share.slot.raise(Course::Stop);
-        self.totals.lose(part);
+        self.steering.totals.lose(part);
     }
 
     fn is_over(&self) -> bool {
@@ -496,27 +518,22 @@ impl Run {
         if self.shares.iter().any(|share| share.reported) {
             self.tick();
         }
+        #[cfg(feature = "rt")]
+        if let Some(led) = self.led.as_mut().filter(|led| !led.has_ended) {
+            led.report(true);
+        }
         self.published.end();
         let end_ns = self.stopped_ns.unwrap_or(self.end_ns).min(self.end_ns).max(self.start_ns);
         // A run without an end whose shards are all lost ended with its last window.
         let end_ns = if end_ns == u64::MAX { self.last_tick_ns } else { end_ns };
         let processors = Readings::now(self.shares.iter().map(|share| share.shard.core));
-        let statistics = self.totals.statistics(Summary {
-            stolen: processors.stolen_since(&self.processors),
-            throttled: processors.throttled_since(&self.processors),
+        let statistics = self.steering.statistics(Ending {
             name: self.name,
-            open: matches!(self.load, Load::Rate(_)),
-            goal_tps: self.goal_tps,
-            asked_tps: self.asked_tps,
-            search: self.search.map(Search::end),
             elapsed_ns: end_ns - self.start_ns,
             instances: self.shares.iter().map(|share| share.instances).sum(),
-            max_instances: match self.load {
-                Load::Instances(_) => 0,
-                _ => self.max_concurrency,
-            },
-            saturation: self.concurrency.saturation(),
             stopped: self.stopped_ns.is_some(),
+            stolen: processors.stolen_since(&self.processors),
+            throttled: processors.throttled_since(&self.processors),
         });
         if !statistics.counts.add_up() {
             // Said rather than asserted: this thread leads all runs.
@@ -539,15 +556,32 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn concurrency_config(config: &RunConfig, goal_tps: u32, initial: u32) -> ConcurrencyConfig {
-    let (goal, initial) = match config.load {
-        Load::Rate(_) => {
-            let tps = goal_tps;
-            let assumed = (tps / ASSUMED_PER_SECOND).clamp(initial, 1_000.max(initial));
-            (ConcurrencyGoal::Open { tps }, assumed)
-        }
-        Load::Instances(instances) => (ConcurrencyGoal::Fixed(instances), instances),
-        Load::Saturate | Load::Nothing => (ConcurrencyGoal::Saturate, initial),
-    };
-    ConcurrencyConfig { goal, initial, max: config.max_concurrency, min: 1 }
+/// The shards' shares of what the run may use. With fewer instances ever allowed than there are
+/// shards, some of these have none.
+fn shares(steering: &Steering, budget: Budget, shards: usize, most: u32) -> Vec<Budget> {
+    let working = shards.min(most as usize);
+    budgets(steering.load, budget.tps, budget.concurrency, shards, working)
+}
+
+/// Who leads a run from outside, and what they have not been told yet.
+#[cfg(feature = "rt")]
+struct Led {
+    lease: Arc<Lease>,
+    /// The windows of this tick, merged.
+    window: ShardWindow,
+    has_ended: bool,
+}
+
+#[cfg(feature = "rt")]
+impl Led {
+    fn new(lease: Arc<Lease>) -> Self {
+        Self { lease, window: ShardWindow::new(true), has_ended: false }
+    }
+
+    fn report(&mut self, last: bool) {
+        self.window.last = last;
+        self.has_ended |= last;
+        self.lease.report(&self.window);
+        self.window.reset();
+    }
 }

@@ -77,27 +77,42 @@ pub(crate) struct BudgetSlot {
 #[derive(Debug)]
 struct Words {
     budget: AtomicU64,
+    /// On the shard's clock; the budget is nothing from then on.
+    until_ns: AtomicU64,
     course: AtomicU8,
 }
 
 impl BudgetSlot {
-    pub(crate) fn new(budget: Budget) -> Self {
+    /// A slot with a budget that holds until the given time, `u64::MAX` for as long as the run.
+    pub(crate) fn new(budget: Budget, until_ns: u64) -> Self {
         Self {
             inner: CachePadded::new(Words {
                 budget: AtomicU64::new(budget.encode()),
+                until_ns: AtomicU64::new(until_ns),
                 course: AtomicU8::new(Course::Run as u8),
             }),
         }
     }
 
-    // Relaxed all over: each word stands for itself, and nothing else is published through it.
+    // Each word stands for itself, but for one pair: who sees a later end of a lease also sees the
+    // budget that it is for.
 
     pub(crate) fn grant(&self, budget: Budget) {
         self.inner.budget.store(budget.encode(), Ordering::Relaxed);
     }
 
-    pub(crate) fn budget(&self) -> Budget {
-        Budget::decode(self.inner.budget.load(Ordering::Relaxed))
+    /// Grants a budget that ends at the given time.
+    #[cfg(any(feature = "rt", test))]
+    pub(crate) fn lease(&self, budget: Budget, until_ns: u64) {
+        self.grant(budget);
+        self.inner.until_ns.store(until_ns, Ordering::Release);
+    }
+
+    /// What may be used at `now_ns`. Without a lease nothing is started; the instances stay.
+    pub(crate) fn budget(&self, now_ns: u64) -> Budget {
+        let until_ns = self.inner.until_ns.load(Ordering::Acquire);
+        let budget = Budget::decode(self.inner.budget.load(Ordering::Relaxed));
+        if now_ns < until_ns { budget } else { Budget { tps: 0, ..budget } }
     }
 
     /// Raises the course; a lower one than before changes nothing.
@@ -125,15 +140,23 @@ mod tests {
             Budget { tps: u32::MAX, concurrency: 0 },
             Budget { tps: 50_000, concurrency: 64 },
         ] {
-            let slot = BudgetSlot::new(Budget::default());
+            let slot = BudgetSlot::new(Budget::default(), u64::MAX);
             slot.grant(budget);
-            assert_eq!(slot.budget(), budget);
+            assert_eq!(slot.budget(7), budget);
         }
     }
 
     #[test]
+    fn a_lease_ends_by_itself() {
+        let slot = BudgetSlot::new(Budget::default(), 0);
+        slot.lease(Budget { tps: 100, concurrency: 8 }, 1_000);
+        assert_eq!(slot.budget(999), Budget { tps: 100, concurrency: 8 });
+        assert_eq!(slot.budget(1_000), Budget { tps: 0, concurrency: 8 });
+    }
+
+    #[test]
     fn a_stopped_run_is_not_brought_back() {
-        let slot = BudgetSlot::new(Budget::default());
+        let slot = BudgetSlot::new(Budget::default(), u64::MAX);
         slot.raise(Course::Stop);
         slot.raise(Course::Drain);
         assert_eq!(slot.course(), Course::Stop);

@@ -42,6 +42,18 @@ impl Bucket {
         Self(((dropped as usize) << HALF_BITS) + (time_ns >> dropped) as usize)
     }
 
+    /// Its place among all buckets.
+    #[cfg(any(feature = "rt", test))]
+    pub(crate) const fn index(self) -> usize {
+        self.0
+    }
+
+    /// The bucket at a place; `None` beyond the last.
+    #[cfg(any(feature = "rt", test))]
+    pub(crate) const fn at(index: usize) -> Option<Self> {
+        if index <= Self::of(LONGEST_NS).0 { Some(Self(index)) } else { None }
+    }
+
     /// The shortest time that falls into it.
     pub(crate) const fn lowest_ns(self) -> u64 {
         if self.0 < 2 * HALF {
@@ -56,6 +68,28 @@ impl Recorder {
     pub(crate) fn new() -> Self {
         let buckets = Bucket::of(LONGEST_NS).0 + 1;
         Self { counts: vec![0; buckets].into_boxed_slice(), first: usize::MAX, last: 0 }
+    }
+
+    /// Records many of one bucket.
+    #[cfg(any(feature = "rt", test))]
+    pub(crate) fn record_many(&mut self, Bucket(index): Bucket, count: u64) {
+        self.counts[index] = self.counts[index].saturating_add(count);
+        self.first = self.first.min(index);
+        self.last = self.last.max(index);
+    }
+
+    /// Adds all that another one holds.
+    #[cfg(any(feature = "rt", test))]
+    pub(crate) fn add(&mut self, other: &Self) {
+        if other.first > other.last {
+            return;
+        }
+        let used = other.used();
+        for (sum, count) in self.counts[used.clone()].iter_mut().zip(&other.counts[used]) {
+            *sum = sum.saturating_add(*count);
+        }
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
     }
 
     #[inline]
@@ -159,6 +193,23 @@ mod tests {
         let above = [0, 10, 20, 30, 5_000, u64::MAX].map(|time| recorder.above(Bucket::of(time)));
         assert_eq!(above, [5, 4, 2, 1, 0, 0]);
         assert_eq!(Recorder::new().above(Bucket::of(0)), 0);
+    }
+
+    #[test]
+    fn recorders_add_up() {
+        let ((mut sum, _), (other, _)) = (both(&[7, 40_000]), both(&[0, 40_000, 9_000_000_000]));
+        sum.add(&other);
+        sum.add(&Recorder::new());
+        let (_, expected) = both(&[7, 40_000, 0, 40_000, 9_000_000_000]);
+        let mut histogram = histogram();
+        sum.add_to(&mut histogram);
+        assert_eq!(histogram, expected);
+        let mut again = Recorder::new();
+        sum.recorded().for_each(|(bucket, count)| {
+            again.record_many(Bucket::at(bucket.index()).expect("a bucket"), count);
+        });
+        assert_eq!(again.counts, sum.counts);
+        assert_eq!(Bucket::at(sum.counts.len()), None);
     }
 
     #[test]

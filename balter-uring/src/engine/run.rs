@@ -92,7 +92,7 @@ pub(crate) struct ShardRun {
 
 impl ShardRun {
     pub(crate) fn new(spec: RunSpec, shard: Rc<Shard>) -> Rc<Self> {
-        let budget = spec.slot.budget();
+        let budget = spec.slot.budget(spec.start_ns);
         let tps = if spec.open { budget.tps } else { 0 };
         Rc::new(Self {
             phase: Cell::new(Phase::Running),
@@ -210,7 +210,7 @@ impl ShardRun {
     }
 
     fn apply_budget(&self, now: u64) {
-        let granted = self.spec.slot.budget();
+        let granted = self.spec.slot.budget(now);
         let before = self.budget.replace(granted);
         if granted != before && self.spec.open {
             self.permits.borrow_mut().pacer.set_rate(now, granted.tps);

@@ -196,6 +196,13 @@ impl Search {
         decision
     }
 
+    /// Forgets the windows since the last tick.
+    #[cfg(feature = "rt")]
+    pub(super) fn pass_over(&mut self) {
+        self.broken.fill(Broken::default());
+        self.pending = Part::new(self.limits.len());
+    }
+
     /// Instances that the rate may need: with fewer, transactions would wait for the generator and
     /// the target be blamed. Beyond the longest latency that is allowed none is of use; without such
     /// a limit, what the target takes now and some more. Shards start no more of them than they need.

@@ -99,7 +99,7 @@ impl Totals {
         for (id, transaction) in window.transactions.iter().enumerate() {
             let Some(transaction) = transaction else { continue };
             let total = self.transactions.entry(id).or_insert_with(|| TransactionStatistics {
-                name: transaction.name.to_owned(),
+                name: transaction.name.clone().into_owned(),
                 ..TransactionStatistics::default()
             });
             add_transaction(total, transaction);
@@ -114,12 +114,23 @@ impl Totals {
         self.most_instances = self.most_instances.max(instances);
     }
 
+    /// One more part of the run.
+    #[cfg(feature = "rt")]
+    pub(crate) fn join(&mut self) -> usize {
+        self.parts.push(Part { core: self.parts.len(), ..Part::default() });
+        self.parts.len() - 1
+    }
+
     /// The shard of this part is gone. What was in flight there has ended with it, and what was
     /// due will not be started.
     pub(crate) fn lose(&mut self, part: usize) {
-        let part = &mut self.parts[part];
-        part.lost = true;
-        let counts = &mut part.counts;
+        self.parts[part].lost = true;
+        self.close(part);
+    }
+
+    /// Nothing more is to come of this part: what has not ended never will.
+    pub(crate) fn close(&mut self, part: usize) {
+        let counts = &mut self.parts[part].counts;
         counts.cancelled = counts.started - counts.succeeded - counts.failed;
         counts.missed = counts.planned - counts.started;
     }
@@ -130,6 +141,18 @@ impl Totals {
             counts.add(&part.counts);
         }
         counts
+    }
+
+    /// Completed transactions by name.
+    #[cfg(feature = "rt")]
+    pub(crate) fn transactions(&self) -> impl Iterator<Item = &TransactionStatistics> {
+        self.transactions.values()
+    }
+
+    /// Failures by class.
+    #[cfg(feature = "rt")]
+    pub(crate) fn failures(&self) -> &[u64; FailureClass::COUNT] {
+        &self.failures
     }
 
     pub(crate) fn statistics(self, summary: Summary) -> RunStatistics {

@@ -1,5 +1,7 @@
 //! What a shard measured of one run in one window, and the recorder that fills it.
 
+use std::borrow::Cow;
+
 use super::recorder::{Bucket, Recorder};
 use crate::failure::FailureClass;
 use crate::handshake::Handshake;
@@ -27,7 +29,7 @@ pub(crate) struct Times {
 /// Completed transactions of one name in one window.
 #[derive(Debug)]
 pub(crate) struct TransactionWindow {
-    pub(crate) name: &'static str,
+    pub(crate) name: Cow<'static, str>,
     pub(crate) succeeded: u64,
     pub(crate) failed: u64,
     pub(crate) cancelled: u64,
@@ -44,7 +46,7 @@ pub(crate) struct OpenRecorders {
 }
 
 impl TransactionWindow {
-    fn new(name: &'static str, open_loop: bool) -> Self {
+    pub(crate) fn new(name: Cow<'static, str>, open_loop: bool) -> Self {
         Self {
             name,
             succeeded: 0,
@@ -58,6 +60,21 @@ impl TransactionWindow {
 
     fn is_empty(&self) -> bool {
         self.succeeded + self.failed + self.cancelled == 0
+    }
+
+    #[cfg(feature = "rt")]
+    fn add(&mut self, other: &Self) {
+        if other.is_empty() {
+            return;
+        }
+        self.succeeded += other.succeeded;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+        self.service.add(&other.service);
+        if let (Some(mine), Some(theirs)) = (&mut self.open, &other.open) {
+            mine.response.add(&theirs.response);
+            mine.lag.add(&theirs.lag);
+        }
     }
 
     fn reset(&mut self) {
@@ -130,6 +147,63 @@ impl ShardWindow {
         *self = Self { transactions, punctual, handshakes, ..Self::default() };
     }
 
+    /// Adds the same stretch of time as another shard saw it. Its idle time is that of the busiest.
+    #[cfg(feature = "rt")]
+    pub(crate) fn merge(&mut self, other: &Self) {
+        let is_first = self.start_ns == self.end_ns;
+        self.idle_ns = if is_first { other.idle_ns } else { self.idle_ns.min(other.idle_ns) };
+        self.start_ns = if is_first { other.start_ns } else { self.start_ns.min(other.start_ns) };
+        self.end_ns = self.end_ns.max(other.end_ns);
+        self.backlog += other.backlog;
+        self.instances += other.instances;
+        self.in_flight += other.in_flight;
+        self.add(other);
+    }
+
+    /// Adds the window that follows on the same shards.
+    #[cfg(feature = "rt")]
+    pub(crate) fn append(&mut self, next: &Self) {
+        if self.start_ns == self.end_ns {
+            self.start_ns = next.start_ns;
+        }
+        self.end_ns = self.end_ns.max(next.end_ns);
+        self.idle_ns += next.idle_ns;
+        (self.backlog, self.instances, self.in_flight) =
+            (next.backlog, next.instances, next.in_flight);
+        self.add(next);
+    }
+
+    /// What both ways of merging have in common: counts and times.
+    #[cfg(feature = "rt")]
+    fn add(&mut self, other: &Self) {
+        self.planned += other.planned;
+        self.missed += other.missed;
+        self.started += other.started;
+        self.service_sum_ns = self.service_sum_ns.saturating_add(other.service_sum_ns);
+        for (sum, count) in self.failures.iter_mut().zip(other.failures) {
+            *sum += count;
+        }
+        self.panics += other.panics;
+        if self.panic.is_none() {
+            self.panic.clone_from(&other.panic);
+        }
+        self.resumed_handshakes += other.resumed_handshakes;
+        self.last |= other.last;
+        add_recorder(&mut self.punctual, other.punctual.as_ref());
+        add_recorder(&mut self.handshakes, other.handshakes.as_ref());
+        if self.transactions.len() < other.transactions.len() {
+            self.transactions.resize_with(other.transactions.len(), || None);
+        }
+        for (mine, theirs) in self.transactions.iter_mut().zip(&other.transactions) {
+            let Some(theirs) = theirs else { continue };
+            let new = || {
+                let open_loop = theirs.open.is_some();
+                Box::new(TransactionWindow::new(theirs.name.clone(), open_loop))
+            };
+            mine.get_or_insert_with(new).add(theirs);
+        }
+    }
+
     pub(crate) fn succeeded(&self) -> u64 {
         self.transactions().map(|window| window.succeeded).sum()
     }
@@ -195,8 +269,16 @@ impl ShardWindow {
         if self.transactions.len() <= id {
             self.transactions.resize_with(id + 1, || None);
         }
-        let window = TransactionWindow::new(meta.name(), self.punctual.is_some());
+        let name = Cow::Borrowed(meta.name());
+        let window = TransactionWindow::new(name, self.punctual.is_some());
         self.transactions[id] = Some(Box::new(window));
+    }
+}
+
+#[cfg(feature = "rt")]
+fn add_recorder(sum: &mut Option<Recorder>, other: Option<&Recorder>) {
+    if let Some(other) = other {
+        sum.get_or_insert_with(Recorder::new).add(other);
     }
 }
 

@@ -140,7 +140,7 @@ impl Handles {
         for (handles, transaction) in self.transactions.iter_mut().zip(&window.transactions) {
             let Some(transaction) = transaction else { continue };
             handles
-                .get_or_insert_with(|| TransactionHandles::new(transaction.name))
+                .get_or_insert_with(|| TransactionHandles::new(&transaction.name))
                 .window(transaction);
             if let Some(open) = &transaction.open {
                 let lag = self.lag.get_or_insert_with(|| lag(self.scenario));
