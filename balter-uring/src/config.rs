@@ -59,6 +59,8 @@ pub(crate) struct RunConfig {
     pub(crate) load: Load,
     /// With any, the rate is searched for, and that of `load` is the most that is asked for.
     pub(crate) limits: Vec<Limit>,
+    /// A search goes no higher, whatever was asked for.
+    pub(crate) ceiling_tps: u32,
     /// Where a search begins.
     pub(crate) start_tps: u32,
     /// The run is to end when the rate has been found.
@@ -85,6 +87,7 @@ impl Default for RunConfig {
         Self {
             load: Load::Nothing,
             limits: Vec::new(),
+            ceiling_tps: u32::MAX,
             start_tps: DEFAULT_TPS,
             until_found: false,
             duration: None,

@@ -113,8 +113,8 @@ pub use failure::FailureClass;
 pub use preflight::PreflightError;
 pub use scenario::{ConfigurableScenario, Scenario};
 pub use statistics::{
-    Capacity, Counts, Latencies, RatePoint, RunStatistics, SearchStatistics, ShardStatistics,
-    Steady, TransactionStatistics,
+    Capacity, Counts, Latencies, NodeStatistics, RatePoint, RunStatistics, SearchStatistics,
+    ShardStatistics, Steady, TransactionStatistics,
 };
 pub use sweep::{Sweep, SweepPoint};
 pub use task::{JoinHandle, spawn};

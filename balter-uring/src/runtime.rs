@@ -1,11 +1,16 @@
 //! Nodes that carry one load test together.
 
+mod coordinator;
 mod node;
+mod peers;
 #[doc(hidden)]
 pub mod registry;
 mod request;
 mod runs;
+mod service;
 mod view;
+mod wire;
+mod worker;
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -63,5 +68,27 @@ impl Default for RuntimeConfig {
             token: None,
             limits: RunLimits::default(),
         }
+    }
+}
+
+impl RuntimeConfig {
+    /// Whether an `Authorization` header has the token, if one is needed.
+    pub(crate) fn is_authorized(&self, given: Option<&[u8]>) -> bool {
+        let Some(token) = &self.token else { return true };
+        given.and_then(|given| given.strip_prefix(b"Bearer ")).is_some_and(|given| {
+            use subtle::ConstantTimeEq as _;
+            let digest = |bytes: &[u8]| ring::digest::digest(&ring::digest::SHA256, bytes);
+            digest(given).as_ref().ct_eq(digest(token.as_bytes()).as_ref()).into()
+        })
+    }
+
+    /// How to connect to another node.
+    pub(crate) fn endpoint(
+        &self,
+        address: std::net::SocketAddr,
+    ) -> Result<tonic::transport::Endpoint, String> {
+        tonic::transport::Endpoint::from_shared(format!("http://{address}"))
+            .map(|endpoint| endpoint.tcp_nodelay(true))
+            .map_err(|error| error.to_string())
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::RunError;
 use crate::config::{Hint, Load, Observer, Progress, RunConfig};
+#[cfg(feature = "rt")]
+use crate::engine::lease::Leased;
 use crate::engine::run::{Factory, Maker};
 use crate::engine::{Request, Running, start};
 use crate::statistics::RunStatistics;
@@ -353,25 +355,33 @@ impl Scenario {
         let down = up.iter().rev().map(|&(tps, _)| (tps, true));
         let mut sweep = Sweep::default();
         for (tps, down) in up.iter().copied().chain(down) {
-            let run = Scenario {
-                name: self.name,
-                factory: self.factory.boxed_clone(),
-                config: self.config.for_one_more_run(),
-                running: None,
-            };
-            let statistics = run.tps(tps).duration(each).run().await?;
+            let statistics = self.again().tps(tps).duration(each).run().await?;
             sweep.points.push(SweepPoint { tps, down, statistics });
         }
         Ok(sweep)
     }
 
-    fn begin(&mut self) -> Option<&mut Running> {
-        // A search has an open loop without a goal, unless one was given.
+    /// The same for one more run, without what was asked of this one.
+    fn again(&self) -> Self {
+        Scenario {
+            name: self.name,
+            factory: self.factory.boxed_clone(),
+            config: self.config.for_one_more_run(),
+            running: None,
+        }
+    }
+
+    /// A search has an open loop without a goal, unless one was given.
+    fn settle_load(&mut self) {
         if !self.config.limits.is_empty()
             && matches!(self.config.load, Load::Nothing | Load::Saturate)
         {
             self.config.load = Load::Rate(u32::MAX);
         }
+    }
+
+    fn begin(&mut self) -> Option<&mut Running> {
+        self.settle_load();
         if self.config.load == Load::Nothing {
             tracing::debug!(scenario = self.name, "nothing was asked of this scenario");
             return None;
@@ -383,6 +393,45 @@ impl Scenario {
                 config: std::mem::take(&mut self.config),
             })
         }))
+    }
+}
+
+/// What a cluster asks of its nodes' scenarios.
+#[cfg(feature = "rt")]
+impl Scenario {
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// How the whole run is to go; at no rate above `ceiling_tps`.
+    pub(crate) fn settle(&mut self, ceiling_tps: u32) -> &RunConfig {
+        self.settle_load();
+        self.config.ceiling_tps = ceiling_tps;
+        &self.config
+    }
+
+    pub(crate) fn config_mut(&mut self) -> &mut RunConfig {
+        &mut self.config
+    }
+
+    /// A scenario for [`warm_up`](Self::warm_up).
+    pub(crate) fn to_warm_up(&self) -> Self {
+        self.again()
+    }
+
+    /// Has the shards started; answers how many there are.
+    pub(crate) fn warm_up(self) -> Result<usize, RunError> {
+        let maker = Maker::new(self.factory);
+        crate::engine::pool::prepare(&self.config, &maker).map(|prepared| prepared.shards.len())
+    }
+
+    /// The part of a run that another node leads.
+    pub(crate) fn leased(mut self, leased: Leased) -> Self {
+        self.config.load = Load::Rate(u32::MAX);
+        self.config.limits.clear();
+        self.config.until_found = false;
+        self.config.leased = Some(leased);
+        self
     }
 }
 

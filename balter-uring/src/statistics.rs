@@ -80,8 +80,10 @@ pub struct RunStatistics {
     pub transactions: Vec<TransactionStatistics>,
     /// Failures by class, only those that happened, most first.
     pub failures: Vec<(FailureClass, u64)>,
-    /// What each shard did.
+    /// What each shard did; empty for a run of many nodes.
     pub shards: Vec<ShardStatistics>,
+    /// What each node of a cluster did; empty for a run of one process.
+    pub nodes: Vec<NodeStatistics>,
     /// Panics of the scenario's code, in transactions or around them.
     pub panics: u64,
     /// Message of the first panic.
@@ -255,6 +257,27 @@ pub struct TransactionStatistics {
     pub service: Latencies,
     /// Actual minus intended start.
     pub lag: Latencies,
+}
+
+/// What one node of a cluster did in a run.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct NodeStatistics {
+    /// Its name.
+    pub name: String,
+    /// Shards that it ran on.
+    pub shards: u32,
+    /// Its share of the run's counts; the nodes' sum is the whole.
+    pub counts: Counts,
+    /// Share of its time in which its busiest shard had something to do, 0 to 1.
+    pub busy: f64,
+    /// Share of its core's time that the hypervisor took away, of the shard that it took most
+    /// from, 0 to 1.
+    pub stolen: f64,
+    /// It was not heard of at the end of the run. What it had told until then is counted, and what
+    /// was under way there counts as cancelled.
+    pub lost: bool,
 }
 
 /// What one shard did in a run.

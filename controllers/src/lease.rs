@@ -78,6 +78,12 @@ impl LeaseHolder {
         self.until_ns
     }
 
+    /// What was granted last, whether it is over or not.
+    #[must_use]
+    pub fn granted(&self) -> Allowance {
+        self.allowance
+    }
+
     /// What may be used now.
     #[must_use]
     pub fn allowance(&self, now_ns: u64) -> Allowance {

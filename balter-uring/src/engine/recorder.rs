@@ -118,6 +118,12 @@ impl Recorder {
         used.get(index + 1..).unwrap_or_default().iter().sum()
     }
 
+    /// How many times were recorded.
+    #[cfg(any(feature = "rt", test))]
+    pub(crate) fn len(&self) -> u64 {
+        self.recorded().map(|(_, count)| count).fold(0, u64::saturating_add)
+    }
+
     pub(crate) fn add_to(&self, sum: &mut Histogram<u64>) {
         for (bucket, count) in self.recorded() {
             sum.saturating_record_n(bucket.lowest_ns(), count);

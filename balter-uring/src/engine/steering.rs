@@ -51,8 +51,8 @@ impl Steering {
     /// Of a run whose parts are on these cores (or have these numbers, if they are no shards).
     pub(crate) fn new(config: &RunConfig, cores: impl Iterator<Item = usize>) -> Self {
         let most_tps = if let Load::Rate(tps) = config.load { tps } else { 0 };
-        let search =
-            (!config.limits.is_empty() && most_tps > 0).then(|| Search::new(config, most_tps));
+        let search = (!config.limits.is_empty() && most_tps > 0)
+            .then(|| Search::new(config, most_tps.min(config.ceiling_tps)));
         let goal_tps = search.as_ref().map_or(most_tps, |search| search.decision().tps);
         let initial = config.initial.min(config.max_concurrency);
         let concurrency = ConcurrencyController::new(concurrency_config(config, goal_tps, initial));

@@ -26,7 +26,7 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    fn busy(&self) -> f64 {
+    pub(crate) fn busy(&self) -> f64 {
         match self.active_ns {
             0 => 0.0,
             active => 1.0 - (self.idle_ns as f64 / active as f64).min(1.0),
@@ -278,6 +278,7 @@ impl Totals {
                     lost: part.lost,
                 })
                 .collect(),
+            nodes: Vec::new(),
             panics: self.panics,
             panic_message: self.panic_message,
             throttled: summary.throttled,

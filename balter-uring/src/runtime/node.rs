@@ -1,19 +1,35 @@
-//! A node: what the API asks and what the other nodes reach.
+//! A node: what its API asks, and what the other nodes reach.
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::RuntimeConfig;
+use super::coordinator;
+use super::peers::Peer;
 use super::registry::Registry;
 use super::request::RunRequest;
 use super::runs::Runs;
+use super::view::{RunRole, RunState};
+use super::worker::Workers;
+use crate::scenario::Scenario;
 
 /// See the module's documentation. Clones are of one node.
 #[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) name: Arc<str>,
+    /// Tells this process from the one before it at the same address.
+    pub(crate) boot: u64,
+    /// What nodes have to agree on to carry a run together.
+    pub(crate) version: Arc<str>,
     pub(crate) config: Arc<RuntimeConfig>,
     pub(crate) registry: Registry,
     pub(crate) runs: Runs,
+    pub(crate) workers: Workers,
+    /// This node among them.
+    pub(crate) peers: watch::Receiver<Arc<Vec<Peer>>>,
+    /// Turns `true` when the node is to end.
+    pub(crate) leaving: watch::Receiver<bool>,
 }
 
 /// Why a run was not started.
@@ -32,11 +48,33 @@ pub(crate) enum StartError {
 impl Node {
     /// Starts a run that this node leads, and answers its id. The request has been checked.
     pub(crate) fn start(&self, request: RunRequest) -> Result<String, StartError> {
-        let known = || self.registry.all().map(|scenario| scenario.name).collect::<Vec<_>>();
-        let Some(_scenario) = self.registry.get(&request.name) else {
-            let known = known().join(", ");
-            return Err(StartError::UnknownScenario { name: request.name, known });
+        let scenario = self.scenario(&request)?;
+        if self.is_leaving() {
+            return Err(StartError::ShuttingDown);
+        }
+        let is_led = |view: &&Arc<super::view::RunView>| {
+            view.role == RunRole::Coordinator
+                && !matches!(view.state, RunState::Finished | RunState::Failed)
         };
-        Err(StartError::ShuttingDown)
+        let under_way = self.runs.all().iter().filter(is_led).count();
+        if under_way >= self.config.limits.max_runs {
+            return Err(StartError::TooManyRuns(under_way));
+        }
+        Ok(coordinator::begin(self, request, scenario))
+    }
+
+    /// The scenario of a request, configured as that says.
+    pub(crate) fn scenario(&self, request: &RunRequest) -> Result<Scenario, StartError> {
+        let Some(registered) = self.registry.get(&request.name) else {
+            let known: Vec<_> = self.registry.all().map(|scenario| scenario.name).collect();
+            let (name, known) = (request.name.clone(), known.join(", "));
+            return Err(StartError::UnknownScenario { name, known });
+        };
+        let scenario = (registered.make)(request.args.as_ref()).map_err(StartError::Arguments)?;
+        Ok(request.configure(scenario, &self.config.limits))
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        *self.leaving.borrow()
     }
 }

@@ -1,6 +1,12 @@
 //! What `POST /run` takes.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+use super::RunLimits;
+use crate::config::{DEFAULT_MAX_CONCURRENCY, Hint};
+use crate::scenario::Scenario;
 
 /// A run that is asked for. Times are in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -57,4 +63,35 @@ pub struct Hints {
     /// Transactions a second of a run whose rate is searched for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tps: Option<u32>,
+}
+
+impl RunRequest {
+    /// Configures a scenario as asked for. The request has been checked.
+    pub(crate) fn configure(&self, mut scenario: Scenario, limits: &RunLimits) -> Scenario {
+        let duration = self.duration.map_or(limits.max_duration, Duration::from_secs_f64);
+        scenario = scenario.duration(duration.min(limits.max_duration));
+        if let Some(tps) = self.max_tps {
+            scenario = scenario.tps(tps);
+        }
+        if let Some(error_rate) = self.error_rate {
+            scenario = scenario.error_rate(error_rate);
+        }
+        if let Some(LatencyLimit { latency, quantile }) = self.latency {
+            scenario = scenario.latency(Duration::from_secs_f64(latency), quantile);
+        }
+        if let Some(timeout) = self.timeout {
+            scenario = scenario.timeout(Duration::from_secs_f64(timeout));
+        }
+        if let Some(instances) = self.hints.and_then(|hints| hints.concurrency) {
+            scenario = scenario.hint(Hint::Concurrency(instances as usize));
+        }
+        if let Some(tps) = self.hints.and_then(|hints| hints.tps) {
+            scenario = scenario.hint(Hint::Tps(tps));
+        }
+        if self.find_capacity {
+            scenario = scenario.find_capacity();
+        }
+        let instances = self.max_concurrency.unwrap_or(DEFAULT_MAX_CONCURRENCY);
+        scenario.max_concurrency(instances.min(limits.max_concurrency) as usize)
+    }
 }

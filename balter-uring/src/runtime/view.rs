@@ -1,11 +1,14 @@
 //! What the API shows of a run.
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::request::RunRequest;
-use crate::statistics::Counts;
+use crate::engine::totals::Totals;
+use crate::failure::{FailureClass, generator_faults};
+use crate::statistics::{Counts, Latencies, RunStatistics, TransactionStatistics};
 
 /// What this node has to do with a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,4 +110,77 @@ pub struct NodeView {
     pub share_tps: u32,
     /// Transactions by what became of them, as far as the coordinator was told.
     pub counts: Counts,
+}
+
+/// Seconds of Unix time.
+pub(crate) fn unix_seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+fn quantiles(times: &Latencies) -> BTreeMap<String, f64> {
+    let shown = [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99)];
+    let quantiles = shown.map(|(name, quantile)| (name, times.quantile(quantile)));
+    let all = quantiles.into_iter().chain([("max", times.max())]);
+    all.map(|(name, time)| (name.to_owned(), time.as_secs_f64())).collect()
+}
+
+impl TransactionView {
+    fn of(transaction: &TransactionStatistics) -> Self {
+        Self {
+            succeeded: transaction.succeeded,
+            failed: transaction.failed,
+            response: quantiles(&transaction.response),
+        }
+    }
+}
+
+impl RunView {
+    /// Shows a run under way.
+    pub(crate) fn show(&mut self, totals: &Totals) {
+        self.counts = totals.counts();
+        let mut response = Latencies::default();
+        self.transactions.clear();
+        for transaction in totals.transactions() {
+            response.add(&transaction.response);
+            self.transactions.insert(transaction.name.clone(), TransactionView::of(transaction));
+        }
+        self.response = quantiles(&response);
+        let failures = totals.failures();
+        self.failures = FailureClass::ALL
+            .into_iter()
+            .filter(|class| failures[class.index()] > 0)
+            .map(|class| (class.to_string(), failures[class.index()]))
+            .collect();
+        let spoilt = generator_faults(failures);
+        let judged = self.counts.completed() - spoilt;
+        self.error_rate = match judged {
+            0 => 0.0,
+            judged => (self.counts.failed - spoilt) as f64 / judged as f64,
+        };
+    }
+
+    /// Shows a run that is over.
+    pub(crate) fn end(&mut self, statistics: &RunStatistics) {
+        self.state = RunState::Finished;
+        self.elapsed = statistics.elapsed.as_secs_f64();
+        self.goal_tps = statistics.goal_tps;
+        self.tps = statistics.actual_tps;
+        self.instances = statistics.concurrency as u32;
+        self.counts = statistics.counts;
+        self.error_rate = statistics.error_rate;
+        self.response = quantiles(&statistics.response);
+        self.response.extend([
+            ("p50".to_owned(), statistics.latency_p50.as_secs_f64()),
+            ("p90".to_owned(), statistics.latency_p90.as_secs_f64()),
+            ("p95".to_owned(), statistics.latency_p95.as_secs_f64()),
+            ("p99".to_owned(), statistics.latency_p99.as_secs_f64()),
+        ]);
+        let failures = statistics.failures.iter();
+        self.failures = failures.map(|&(class, count)| (class.to_string(), count)).collect();
+        let transactions = statistics.transactions.iter();
+        self.transactions =
+            transactions.map(|one| (one.name.clone(), TransactionView::of(one))).collect();
+        self.verdict = statistics.verdict.as_ref().map(ToString::to_string);
+        self.distorted = Some(statistics.distorted);
+    }
 }

@@ -69,15 +69,18 @@ impl fmt::Display for RunStatistics {
                 format!(" at {} found, held for {length:.1} s", Grouped(u64::from(tps)))
             }
         };
+        let (parts, part) = match self.nodes.len() {
+            0 => (self.shards.len(), "shard"),
+            nodes => (nodes, "node"),
+        };
         writeln!(
             f,
-            "{}: {:.1} transactions/s{goal}, {:.2} s, {} instances on {} shard{}",
+            "{}: {:.1} transactions/s{goal}, {:.2} s, {} instances on {parts} {part}{}",
             self.scenario,
             self.actual_tps,
             self.elapsed.as_secs_f64(),
             self.concurrency,
-            self.shards.len(),
-            if self.shards.len() == 1 { "" } else { "s" },
+            if parts == 1 { "" } else { "s" },
         )?;
         writeln!(
             f,
@@ -138,7 +141,13 @@ impl fmt::Display for RunStatistics {
         if let Some(message) = &self.panic_message {
             writeln!(f, "\n  {} panics, the first: {message}", Grouped(self.panics))?;
         }
-        write!(f, "\n  shards:")?;
+        write!(f, "\n  {part}s:")?;
+        for (index, node) in self.nodes.iter().enumerate() {
+            let separator = if index == 0 { " " } else { "; " };
+            let lost = if node.lost { " (lost)" } else { "" };
+            let (name, counts) = (&node.name, Grouped(node.counts.completed()));
+            write!(f, "{separator}{name} {counts}, {:.0} % busy{lost}", node.busy * 100.0)?;
+        }
         for (index, shard) in self.shards.iter().enumerate() {
             let separator = if index == 0 { " " } else { "; " };
             let lost = if shard.lost { " (lost)" } else { "" };

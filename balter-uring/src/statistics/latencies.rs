@@ -64,6 +64,14 @@ impl Latencies {
         &self.histogram
     }
 
+    /// Adds all times of another histogram.
+    #[cfg(feature = "rt")]
+    pub(crate) fn add(&mut self, other: &Self) {
+        if !other.is_empty() {
+            self.histogram.add(&other.histogram).expect("all histograms have one shape");
+        }
+    }
+
     pub(crate) fn histogram_mut(&mut self) -> &mut Histogram<u64> {
         &mut self.histogram
     }

@@ -1,0 +1,556 @@
+//! A run that this node leads: what the aggregator is to the shards of a process, this is to the
+//! nodes of a cluster. It merges their windows, decides by the same [`Steering`], and leases out
+//! their shares.
+
+mod link;
+mod member;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use balter_controllers::{Allowance, LeaseBook, LeaseConfig, Window};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::node::Node;
+use super::peers::{Peer, PeerState};
+use super::request::RunRequest;
+use super::runs::RunEntry;
+use super::view::{RunState, RunView, unix_seconds};
+use super::wire::{Grant, Names, PROTOCOL, Prepare, Report};
+use crate::RunStatistics;
+use crate::config::Load;
+use crate::engine::budget::Course;
+use crate::engine::clock::Clock;
+use crate::engine::steering::{Ending, Steering};
+use crate::engine::totals::for_controllers;
+use crate::engine::window::ShardWindow;
+use crate::scenario::Scenario;
+use crate::statistics::NodeStatistics;
+use link::{Event, Links};
+use member::Member;
+
+/// A worker may use what it was granted for so long after the report that was answered. A node that
+/// is lost keeps its share from the others for this time; a machine that is this busy loses its own.
+pub(super) const LEASE_NS: u64 = 2_000_000_000;
+
+/// For clocks that differ in speed by up to two per cent.
+const MARGIN_NS: u64 = LEASE_NS / 50;
+
+/// From when all nodes are ready until the first transaction is due.
+const HEAD_START_NS: u64 = 300_000_000;
+
+/// Nodes that are not ready by then join later.
+const PREPARATION: Duration = Duration::from_secs(5);
+
+/// After the end of a run its nodes have their grace, and then so long for what is on its way; nodes
+/// that cannot be reached have only this.
+const LAST_WORDS_NS: u64 = 3_000_000_000;
+
+/// A part that ends so long before the run does ended by itself. Clocks are told apart by less.
+const EARLY_NS: u64 = 500_000_000;
+
+/// How often what is shown of a run is made anew.
+const SHOWN_NS: u64 = 500_000_000;
+
+/// One run, led.
+pub(crate) struct Lead {
+    node: Node,
+    id: String,
+    name: &'static str,
+    request: RunRequest,
+    steering: Steering,
+    book: LeaseBook,
+    members: Vec<Member>,
+    /// Nodes that take no part, and why.
+    refused: BTreeMap<String, String>,
+    names: Names,
+    /// Where windows are unpacked.
+    scratch: ShardWindow,
+    clock: Clock,
+    window_ns: u64,
+    duration_ns: u64,
+    grace_ns: u64,
+    /// 0 until it is settled.
+    start_ns: u64,
+    end_ns: u64,
+    stopped_ns: Option<u64>,
+    course: Course,
+    last_decision_ns: u64,
+    shown: Shown,
+    view: watch::Sender<Arc<RunView>>,
+    statistics: Arc<Mutex<Option<Arc<RunStatistics>>>>,
+}
+
+#[derive(Default)]
+struct Shown {
+    at_ns: u64,
+    /// Completed transactions at some moments of the last second and a bit.
+    completed: Vec<(u64, u64)>,
+}
+
+/// Begins to lead a run. The request and the scenario have been checked.
+pub(crate) fn begin(node: &Node, request: RunRequest, mut scenario: Scenario) -> String {
+    let id = new_id();
+    let view = RunView {
+        id: id.clone(),
+        coordinator: node.name.to_string(),
+        request: request.clone(),
+        ..RunView::default()
+    };
+    let (view, watched) = watch::channel(Arc::new(view));
+    let (statistics, stop) = (Arc::default(), Arc::new(Notify::new()));
+    node.runs.insert(
+        id.clone(),
+        RunEntry { view: watched, statistics: Arc::clone(&statistics), stop: Arc::clone(&stop) },
+    );
+    let limits = &node.config.limits;
+    let name = scenario.name();
+    let config = scenario.settle(limits.max_tps);
+    let duration = config.duration.unwrap_or(limits.max_duration).min(limits.max_duration);
+    let steering = Steering::new(config, std::iter::empty());
+    let lead = Lead {
+        node: node.clone(),
+        id: id.clone(),
+        name,
+        request,
+        steering,
+        book: LeaseBook::new(LeaseConfig { length_ns: LEASE_NS, margin_ns: MARGIN_NS }),
+        members: Vec::new(),
+        refused: BTreeMap::new(),
+        names: Names::default(),
+        scratch: ShardWindow::new(matches!(config.load, Load::Rate(_))),
+        clock: Clock::get(),
+        window_ns: window_ns(node.peers.borrow().len()),
+        duration_ns: u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX),
+        grace_ns: u64::try_from(config.grace.min(config.timeout).as_nanos()).unwrap_or(u64::MAX),
+        start_ns: 0,
+        end_ns: 0,
+        stopped_ns: None,
+        course: Course::Run,
+        last_decision_ns: 0,
+        shown: Shown::default(),
+        view,
+        statistics,
+    };
+    tokio::spawn(lead.run(stop));
+    id
+}
+
+/// Few nodes tell as often as shards do; many more seldom, so that leading them stays cheap.
+fn window_ns(nodes: usize) -> u64 {
+    (nodes as u64).saturating_mul(1_000_000).clamp(100_000_000, 1_000_000_000)
+}
+
+fn new_id() -> String {
+    use ring::rand::{SecureRandom, SystemRandom};
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
+    format!("{:016x}", u64::from_ne_bytes(bytes))
+}
+
+impl Lead {
+    async fn run(mut self, stop: Arc<Notify>) {
+        let (events, mut received) = mpsc::channel(1024);
+        let mut links = Links::new(self.node.clone(), events);
+        let mut peers = self.node.peers.clone();
+        self.invite(&peers.borrow_and_update().clone(), &mut links);
+        let mut tick = interval(Duration::from_nanos((self.window_ns / 2).min(250_000_000)));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut leaving = self.node.leaving.clone();
+        let prepared_by = self.clock.now() + PREPARATION.as_nanos() as u64;
+        loop {
+            tokio::select! {
+                event = received.recv() => {
+                    let Some(event) = event else { break };
+                    self.hear(event);
+                    // What came together is taken in together.
+                    while let Ok(event) = received.try_recv() {
+                        self.hear(event);
+                    }
+                }
+                _ = tick.tick() => {}
+                () = stop.notified() => self.stop(Course::Drain),
+                Ok(()) = leaving.changed() => self.stop(Course::Drain),
+                Ok(()) = peers.changed() => {
+                    self.invite(&peers.borrow_and_update().clone(), &mut links);
+                    continue;
+                }
+            }
+            let now = self.clock.now();
+            if self.start_ns == 0 && !self.settle_start(now, prepared_by) {
+                break;
+            }
+            self.decide(now);
+            self.grant(now);
+            self.show(now);
+            if self.is_over(now) {
+                break;
+            }
+        }
+        self.finish();
+    }
+
+    /// Asks peers that can take part and have not been asked yet.
+    fn invite(&mut self, peers: &[Peer], links: &mut Links) {
+        for peer in peers {
+            let known = self.members.iter_mut().find(|member| member.name == peer.name);
+            if let Some(member) = known {
+                member.is_known_dead = peer.state != PeerState::Alive;
+                continue;
+            }
+            match peer.state {
+                PeerState::Alive
+                    if peer.scenarios.iter().any(|name| name == &self.request.name) => {}
+                PeerState::Alive => {
+                    let reason = format!("it has no scenario `{}`", self.request.name);
+                    self.refused.insert(peer.name.clone(), reason);
+                    continue;
+                }
+                PeerState::Refused => {
+                    let reason = peer.reason.clone().unwrap_or_default();
+                    self.refused.insert(peer.name.clone(), reason);
+                    continue;
+                }
+                PeerState::Dead | PeerState::Left => continue,
+            }
+            self.refused.remove(&peer.name);
+            let part = self.members.len() as u32;
+            let prepare = Prepare {
+                run: self.id.clone(),
+                protocol: PROTOCOL,
+                version: self.node.version.to_string(),
+                request: serde_json::to_string(&self.request).unwrap_or_default(),
+                coordinator: self.node.name.to_string(),
+                window_ns: self.window_ns,
+                lease_ns: LEASE_NS,
+                part,
+            };
+            self.members.push(Member::new(&peer.name, peer.address));
+            links.open(part as usize, peer.address, prepare);
+        }
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Connected(index, commands) => self.members[index].commands = Some(commands),
+            Event::Broken(index, reason) => {
+                let member = &mut self.members[index];
+                member.commands = None;
+                member.trouble = Some(reason);
+                if let Some(party) = member.party {
+                    self.book.silent(party);
+                }
+            }
+            Event::Report(index, report) => self.report(index, report),
+        }
+    }
+
+    fn report(&mut self, index: usize, mut report: Report) {
+        let now = self.clock.now();
+        let member = &mut self.members[index];
+        if !report.refused.is_empty() {
+            self.refused.insert(member.name.clone(), std::mem::take(&mut report.refused));
+            member.is_refused = true;
+        }
+        if report.stop {
+            self.stop(Course::Drain);
+        }
+        let member = &mut self.members[index];
+        if !report.ready || member.is_refused {
+            return;
+        }
+        if member.boot.is_some_and(|boot| boot != report.boot) {
+            // Another process at the same place: what the one before did not tell is lost.
+            if let (Some(party), Some(part)) = (member.party, member.part) {
+                self.book.silent(party);
+                self.steering.totals.lose(part);
+            }
+            member.start_over();
+        }
+        member.boot = Some(report.boot);
+        let weight = u64::from(report.shards.max(1));
+        let party = *member.party.get_or_insert_with(|| self.book.join(weight, now));
+        let part = *member.part.get_or_insert_with(|| self.steering.totals.join());
+        member.shards = report.shards;
+        member.trouble = None;
+        if !report.leaving {
+            self.book.heard(party, now, report.stamp_ns, report.holds);
+        } else {
+            self.book.silent(party);
+        }
+        member.is_leaving |= report.leaving;
+        member.stamped = (report.stamp_ns, now);
+        for delivery in report.windows {
+            if !member.ledger.take(delivery.number) {
+                continue;
+            }
+            let Some(window) = delivery.window else { continue };
+            self.scratch.reset();
+            if let Err(malformed) = window.fill(&mut self.names, &mut self.scratch) {
+                tracing::warn!(node = member.name, "{malformed} was refused");
+                continue;
+            }
+            self.steering.add(part, &self.scratch, None);
+            if self.scratch.instances > 0 {
+                member.instances = self.scratch.instances;
+            }
+            member.window.append(&for_controllers(&self.scratch));
+            member.has_reported = true;
+            member.is_steady &= self.book.is_steady(party, delivery.grant);
+            if self.scratch.last {
+                self.steering.totals.close(part);
+                self.book.retire(party);
+                member.is_over = true;
+                // Its instances have given up before the end, and so will those of the others.
+                let is_early = now.saturating_add(EARLY_NS) < self.end_ns;
+                if is_early && self.course == Course::Run && !member.is_leaving {
+                    self.course = Course::Drain;
+                    self.stopped_ns.get_or_insert(now);
+                }
+            }
+        }
+        if let Some(summary) = report.summary {
+            member.summary = Some(summary);
+            if !member.is_over {
+                // It never began.
+                member.is_over = true;
+                self.book.retire(party);
+            }
+        }
+    }
+
+    fn stop(&mut self, course: Course) {
+        self.course = self.course.max(course);
+        self.stopped_ns.get_or_insert(self.clock.now());
+    }
+
+    /// Settles when the run starts, once its nodes are ready. `false` if there will be no run.
+    fn settle_start(&mut self, now: u64, prepared_by: u64) -> bool {
+        if self.course > Course::Run {
+            return false;
+        }
+        let late = now >= prepared_by;
+        let waits = self.members.iter().any(|member| !member.is_refused && member.party.is_none());
+        let is_ready = self.members.iter().any(|member| member.party.is_some());
+        if is_ready && (late || !waits) {
+            self.start_ns = now + HEAD_START_NS;
+            self.end_ns = self.start_ns.saturating_add(self.duration_ns);
+            self.last_decision_ns = self.start_ns;
+            self.set_goal();
+            let started_at = unix_seconds(SystemTime::now()) + HEAD_START_NS as f64 / 1e9;
+            self.view.send_modify(|view| {
+                let view = Arc::make_mut(view);
+                (view.state, view.started_at) = (RunState::Running, started_at);
+            });
+        }
+        is_ready || (waits && !late)
+    }
+
+    fn set_goal(&mut self) {
+        let budget = self.steering.budget();
+        let most_tps = self.node.config.limits.max_tps;
+        self.book.set_goal(Allowance {
+            tps: budget.tps.min(most_tps),
+            concurrency: budget.concurrency.min(self.steering.max_concurrency()),
+        });
+    }
+
+    /// All that take part have told of the last window: what they may use next.
+    fn decide(&mut self, now: u64) {
+        if self.start_ns == 0 || now < self.start_ns {
+            return;
+        }
+        let book = &self.book;
+        let active = |member: &&mut Member| {
+            !member.is_over && member.party.is_some_and(|party| book.is_present(party))
+        };
+        let (mut all, mut any) = (true, false);
+        for member in self.members.iter_mut().filter(active) {
+            all &= member.has_reported;
+            any |= member.has_reported;
+        }
+        let overdue = now.saturating_sub(self.last_decision_ns) > 3 * self.window_ns;
+        if !any || !(all || overdue) {
+            return;
+        }
+        self.last_decision_ns = now;
+        let (mut whole, mut is_steady) = (Window::default(), all);
+        for member in self.members.iter_mut().filter(active) {
+            whole.merge(&std::mem::take(&mut member.window));
+            is_steady &= std::mem::replace(&mut member.is_steady, true);
+            member.has_reported = false;
+        }
+        self.steering.totals.note_instances(whole.instances);
+        if self.steering.is_done() && self.course == Course::Run {
+            self.stop(Course::Drain);
+        }
+        if self.course > Course::Run || now >= self.end_ns {
+            return;
+        }
+        // What was done at another rate, or by a part of the nodes, says nothing of this one.
+        match is_steady {
+            true => drop(self.steering.decide(&whole)),
+            false => self.steering.pass_over(),
+        }
+        self.set_goal();
+    }
+
+    fn grant(&mut self, now: u64) {
+        for (party, grant) in self.book.grants(now) {
+            let member = self.members.iter_mut().find(|member| member.party == Some(party));
+            let Some(member) = member else { continue };
+            let (stamp_ns, heard_ns) = member.stamped;
+            member.tell(Grant {
+                number: grant.number,
+                stamp_ns,
+                heard_ns,
+                sent_ns: self.clock.now(),
+                tps: grant.allowance.tps,
+                concurrency: grant.allowance.concurrency,
+                confirmed: member.ledger.last(),
+                start_ns: self.start_ns,
+                end_ns: self.end_ns,
+                course: self.course as u32,
+            });
+        }
+        // Those that are done still wait for the receipt of their last windows.
+        for member in self.members.iter_mut().filter(|member| member.is_over || member.is_leaving) {
+            let (stamp_ns, heard_ns) = member.stamped;
+            let (confirmed, sent_ns) = (member.ledger.last(), self.clock.now());
+            let course = Course::Drain as u32;
+            if member.summary.is_none() {
+                let receipt =
+                    Grant { stamp_ns, heard_ns, sent_ns, confirmed, course, ..Grant::default() };
+                member.tell(receipt);
+            }
+        }
+    }
+
+    fn show(&mut self, now: u64) {
+        if now.saturating_sub(self.shown.at_ns) < SHOWN_NS {
+            return;
+        }
+        self.shown.at_ns = now;
+        let completed = self.steering.totals.counts().completed();
+        self.shown.completed.push((now, completed));
+        self.shown.completed.retain(|&(at, _)| now - at <= 1_100_000_000);
+        let (first_ns, first) = self.shown.completed[0];
+        let tps = match now - first_ns {
+            0 => 0.0,
+            length => (completed - first) as f64 * 1e9 / length as f64,
+        };
+        let nodes = self.members.iter().map(|member| member.view(&self.steering, &self.book));
+        let nodes: Vec<_> = nodes.collect();
+        let instances = self.members.iter().map(|member| member.instances).sum();
+        let elapsed_ns = now.min(self.end_ns).saturating_sub(self.start_ns);
+        let is_draining = self.course > Course::Run || (self.end_ns > 0 && now >= self.end_ns);
+        self.view.send_modify(|view| {
+            let view = Arc::make_mut(view);
+            view.show(&self.steering.totals);
+            if self.start_ns > 0 {
+                view.elapsed = elapsed_ns as f64 / 1e9;
+                view.state = if is_draining { RunState::Draining } else { RunState::Running };
+            }
+            (view.tps, view.goal_tps, view.instances) = (tps, self.book.goal().tps, instances);
+            view.nodes = nodes;
+            view.refused.clone_from(&self.refused);
+        });
+    }
+
+    fn is_over(&self, now: u64) -> bool {
+        if self.start_ns == 0 {
+            return false;
+        }
+        let should_have_ended = self.stopped_ns.unwrap_or(u64::MAX).min(self.end_ns);
+        if now < should_have_ended {
+            // All have ended before their time.
+            return self.members.iter().all(|member| member.is_settled())
+                && self.members.iter().any(|member| member.is_over);
+        }
+        let late_ns = now - should_have_ended;
+        self.members.iter().all(|member| {
+            let patience_ns = match member.commands {
+                Some(_) => self.grace_ns.saturating_add(2 * LAST_WORDS_NS),
+                None if member.is_known_dead && member.is_gone() => 0,
+                None => LAST_WORDS_NS,
+            };
+            member.is_settled() || late_ns > patience_ns
+        })
+    }
+
+    fn finish(mut self) {
+        let elapsed_ns = self
+            .stopped_ns
+            .unwrap_or(u64::MAX)
+            .min(self.end_ns)
+            .max(self.start_ns)
+            .saturating_sub(self.start_ns);
+        for member in &self.members {
+            match member.part {
+                Some(part) if !member.is_over => self.steering.totals.lose(part),
+                _ => {}
+            }
+        }
+        let instances = self.members.iter().map(|member| member.instances).sum();
+        let nodes: Vec<_> = self
+            .members
+            .iter()
+            .filter_map(|member| {
+                let part = &self.steering.totals.parts[member.part?];
+                Some(NodeStatistics {
+                    name: member.name.clone(),
+                    shards: member.shards,
+                    counts: part.counts,
+                    busy: part.busy(),
+                    stolen: member.summary.map_or(0.0, |summary| summary.stolen),
+                    lost: part.lost,
+                })
+            })
+            .collect();
+        let views = self.members.iter().map(|member| member.view(&self.steering, &self.book));
+        let views: Vec<_> = views.collect();
+        let has_started = self.start_ns > 0;
+        let summaries = || self.members.iter().filter_map(|member| member.summary);
+        let throttled_ns = summaries().map(|summary| summary.throttled_ns).max().unwrap_or(0);
+        let mut stolen = vec![0.0; self.steering.totals.parts.len()];
+        for member in &self.members {
+            if let (Some(part), Some(summary)) = (member.part, member.summary) {
+                stolen[part] = summary.stolen;
+            }
+        }
+        let mut statistics = self.steering.statistics(Ending {
+            name: self.name,
+            elapsed_ns,
+            instances,
+            stopped: self.stopped_ns.is_some(),
+            stolen,
+            throttled: Duration::from_nanos(throttled_ns),
+        });
+        // Its parts were nodes.
+        statistics.shards.clear();
+        statistics.nodes = nodes;
+        let failure = (!has_started).then(|| {
+            let reasons = self.refused.iter().map(|(name, reason)| format!("{name}: {reason}"));
+            let troubles = self.members.iter().filter_map(|member| {
+                member.trouble.as_ref().map(|trouble| format!("{}: {trouble}", member.name))
+            });
+            let all: Vec<_> = reasons.chain(troubles).collect();
+            format!("no node could start it ({})", all.join("; "))
+        });
+        self.view.send_modify(|view| {
+            let view = Arc::make_mut(view);
+            view.end(&statistics);
+            view.nodes = views;
+            view.refused = self.refused;
+            if failure.is_some() {
+                (view.state, view.verdict, view.error) = (RunState::Failed, None, failure);
+            }
+        });
+        *self.statistics.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
+            Some(Arc::new(statistics));
+    }
+}

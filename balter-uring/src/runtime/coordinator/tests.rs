@@ -1,0 +1,184 @@
+//! Nodes of one process, each with a server of its own, that carry runs together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::*;
+use crate::runtime::RuntimeConfig;
+use crate::runtime::registry::{Registered, Registry, SCENARIOS};
+use crate::runtime::runs::Runs;
+use crate::runtime::service::WorkerService;
+use crate::runtime::worker::Workers;
+use crate::scenario::scenario;
+use crate::transaction::{TransactionMeta, transaction};
+
+#[allow(unsafe_code, reason = "the linker gathers it")]
+#[linkme::distributed_slice(SCENARIOS)]
+static NOTHING: Registered = Registered {
+    name: "nothing",
+    module: "tests",
+    make: |_| {
+        static META: TransactionMeta = TransactionMeta::new("rest", "tests");
+        Ok(scenario("nothing", (), |()| async {
+            loop {
+                transaction(&META, async {}, |()| false).await;
+            }
+        }))
+    },
+};
+
+struct Cluster {
+    nodes: Vec<Node>,
+    servers: Vec<tokio::task::JoinHandle<()>>,
+    _leaving: watch::Sender<bool>,
+    peers: watch::Sender<Arc<Vec<Peer>>>,
+}
+
+impl Cluster {
+    async fn new(size: usize) -> Self {
+        let (peers, watched) = watch::channel(Arc::new(Vec::new()));
+        let (leaving, left) = watch::channel(false);
+        let (mut nodes, mut servers, mut all) = (Vec::new(), Vec::new(), Vec::new());
+        for index in 0..size {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("it is bound");
+            let node = Node {
+                name: address.to_string().into(),
+                boot: index as u64 + 1,
+                version: "test".into(),
+                config: Arc::new(RuntimeConfig::default()),
+                registry: Registry,
+                runs: Runs::default(),
+                workers: Workers::default(),
+                peers: watched.clone(),
+                leaving: left.clone(),
+            };
+            all.push(peer(&node, address));
+            let router = tonic::service::Routes::new(WorkerService(node.clone())).prepare();
+            let serve = axum::serve(listener, router.into_axum_router());
+            servers.push(tokio::spawn(async move { serve.await.expect("it serves") }));
+            nodes.push(node);
+        }
+        peers.send_replace(Arc::new(all));
+        Self { nodes, servers, _leaving: leaving, peers }
+    }
+
+    async fn run(&self, request: RunRequest) -> (Arc<RunView>, Arc<RunStatistics>) {
+        let id = self.nodes[0].start(request).expect("it starts");
+        let entry = self.nodes[0].runs.get(&id).expect("it is known");
+        let mut view = entry.view;
+        while view.changed().await.is_ok() {}
+        let last = Arc::clone(&view.borrow());
+        let statistics = entry.statistics.lock().expect("no panic").clone();
+        (last, statistics.expect("it is over"))
+    }
+}
+
+fn peer(node: &Node, address: SocketAddr) -> Peer {
+    Peer {
+        name: node.name.to_string(),
+        address,
+        version: "test".to_owned(),
+        protocol: PROTOCOL,
+        scenarios: vec!["nothing".to_owned()],
+        cores: 1,
+        state: PeerState::Alive,
+        reason: None,
+        is_self: false,
+    }
+}
+
+fn request(max_tps: u32, duration: f64) -> RunRequest {
+    RunRequest {
+        name: "nothing".to_owned(),
+        max_tps: Some(max_tps),
+        duration: Some(duration),
+        ..RunRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn three_nodes_carry_exactly_the_goal() {
+    let cluster = Cluster::new(3).await;
+    let (view, statistics) = cluster.run(request(3_001, 3.0)).await;
+    println!("{statistics}");
+    assert_eq!(view.state, RunState::Finished);
+    assert!(statistics.counts.add_up());
+    assert_eq!(statistics.nodes.len(), 3);
+    let sum: u64 = statistics.nodes.iter().map(|node| node.counts.started).sum();
+    assert_eq!(sum, statistics.counts.started);
+    assert!((8_700..=9_003).contains(&statistics.counts.planned), "{:?}", statistics.counts);
+}
+
+#[tokio::test]
+async fn a_node_that_joins_takes_its_share() {
+    let cluster = Cluster::new(2).await;
+    let all = cluster.peers.borrow().clone();
+    cluster.peers.send_replace(Arc::new(all[..1].to_vec()));
+    let run = cluster.run(request(2_000, 4.0));
+    let join = async {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        cluster.peers.send_replace(all);
+    };
+    let ((view, statistics), ()) = tokio::join!(run, join);
+    assert_eq!(view.state, RunState::Finished);
+    assert!(statistics.counts.add_up());
+    let shares: Vec<_> = statistics.nodes.iter().map(|node| node.counts.started).collect();
+    assert_eq!(shares.len(), 2, "{shares:?}");
+    assert!(shares[1] > 500 && shares[0] > shares[1], "{shares:?}");
+    assert!((7_000..=8_000).contains(&statistics.counts.planned), "{:?}", statistics.counts);
+}
+
+#[tokio::test]
+async fn nodes_that_do_not_fit_are_refused_with_the_reason() {
+    let mut cluster = Cluster::new(4).await;
+    let mut all = cluster.peers.borrow().to_vec();
+    // It says so itself, the coordinator sees it, or the node finds out when it is asked.
+    (all[1].state, all[1].reason) = (PeerState::Refused, Some("too old".to_owned()));
+    all[2].scenarios = vec!["another".to_owned()];
+    cluster.nodes[3].version = "9".into();
+    cluster.servers[3].abort();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    all[3].address = listener.local_addr().expect("it is bound");
+    let service = WorkerService(cluster.nodes[3].clone());
+    let router = tonic::service::Routes::new(service).prepare().into_axum_router();
+    cluster.servers[3] = tokio::spawn(async { axum::serve(listener, router).await.expect("it") });
+    cluster.peers.send_replace(Arc::new(all.clone()));
+    let (view, statistics) = cluster.run(request(500, 1.0)).await;
+    assert_eq!(statistics.nodes.len(), 1);
+    assert_eq!(view.refused.len(), 3, "{:?}", view.refused);
+    assert_eq!(view.refused[&all[1].name], "too old");
+    assert!(view.refused[&all[2].name].contains("no scenario `nothing`"), "{:?}", view.refused);
+    assert!(view.refused[&all[3].name].contains("run the same program"), "{:?}", view.refused);
+    assert!((490..=500).contains(&statistics.counts.planned), "{:?}", statistics.counts);
+}
+
+#[tokio::test]
+async fn a_run_is_stopped_through_any_of_its_nodes() {
+    let cluster = Cluster::new(2).await;
+    let run = cluster.run(request(1_000, 60.0));
+    let stop = async {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let view = cluster.nodes[1].runs.all().pop().expect("it takes part");
+        assert_eq!(view.role, crate::runtime::RunRole::Worker);
+        cluster.nodes[1].runs.get(&view.id).expect("it is known").stop.notify_one();
+    };
+    let ((view, statistics), ()) = tokio::join!(run, stop);
+    assert_eq!(view.state, RunState::Finished);
+    assert!(statistics.counts.add_up());
+    assert!(statistics.elapsed < Duration::from_secs(20), "{:?}", statistics.elapsed);
+}
+
+#[tokio::test]
+async fn a_run_that_no_node_can_start_says_why() {
+    let cluster = Cluster::new(1).await;
+    let mut all = cluster.peers.borrow().to_vec();
+    all[0].scenarios.clear();
+    cluster.peers.send_replace(Arc::new(all));
+    let (view, _) = cluster.run(request(10, 1.0)).await;
+    assert_eq!(view.state, RunState::Failed);
+    assert!(view.error.as_ref().expect("it says why").contains("no scenario"), "{:?}", view.error);
+}

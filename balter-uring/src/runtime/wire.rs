@@ -1,0 +1,501 @@
+//! What nodes say to each other, and how a window travels.
+//!
+//! The messages are Protocol Buffers; their fields are numbered here, since no other program speaks
+//! this protocol: nodes of another version are refused before a window is sent.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use crate::engine::recorder::{Bucket, Recorder};
+use crate::engine::window::{OpenRecorders, ShardWindow, TransactionWindow};
+use crate::failure::FailureClass;
+
+/// Raised with every change of the messages.
+pub(crate) const PROTOCOL: u32 = 1;
+
+/// No window has more transactions of different names, and no name is longer.
+const MOST_NAMES: usize = 10_000;
+const LONGEST_NAME: usize = 256;
+
+/// Counts beyond this are no counts of a window: at 10 million a second it would be a year's.
+const HIGHEST_COUNT: u64 = 1 << 48;
+
+/// From the coordinator to a worker.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Command {
+    /// The first message of a connection.
+    #[prost(message, optional, tag = "1")]
+    pub(crate) prepare: Option<Prepare>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) grant: Option<Grant>,
+}
+
+/// A run to take part in.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Prepare {
+    #[prost(string, tag = "1")]
+    pub(crate) run: String,
+    #[prost(uint32, tag = "2")]
+    pub(crate) protocol: u32,
+    #[prost(string, tag = "3")]
+    pub(crate) version: String,
+    /// As JSON.
+    #[prost(string, tag = "4")]
+    pub(crate) request: String,
+    /// Name of the coordinator.
+    #[prost(string, tag = "5")]
+    pub(crate) coordinator: String,
+    #[prost(uint64, tag = "6")]
+    pub(crate) window_ns: u64,
+    #[prost(uint64, tag = "7")]
+    pub(crate) lease_ns: u64,
+    /// Index of the worker among those of the run.
+    #[prost(uint32, tag = "8")]
+    pub(crate) part: u32,
+}
+
+/// What a worker may use, and when the run starts and ends. Times are of the coordinator's clock,
+/// but for the stamp, which is the worker's own.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Grant {
+    #[prost(uint64, tag = "1")]
+    pub(crate) number: u64,
+    /// Of the report that this answers.
+    #[prost(uint64, tag = "2")]
+    pub(crate) stamp_ns: u64,
+    /// When that report arrived, and when this was sent.
+    #[prost(uint64, tag = "3")]
+    pub(crate) heard_ns: u64,
+    #[prost(uint64, tag = "4")]
+    pub(crate) sent_ns: u64,
+    #[prost(uint32, tag = "5")]
+    pub(crate) tps: u32,
+    #[prost(uint32, tag = "6")]
+    pub(crate) concurrency: u32,
+    /// Windows up to this number have arrived.
+    #[prost(uint64, tag = "7")]
+    pub(crate) confirmed: u64,
+    /// 0 until it is settled.
+    #[prost(uint64, tag = "8")]
+    pub(crate) start_ns: u64,
+    /// 0 for a run without an end.
+    #[prost(uint64, tag = "9")]
+    pub(crate) end_ns: u64,
+    /// 0 run, 1 drain, 2 stop.
+    #[prost(uint32, tag = "10")]
+    pub(crate) course: u32,
+}
+
+/// From a worker to the coordinator, several times a second.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Report {
+    /// The worker takes no part, and why.
+    #[prost(string, tag = "1")]
+    pub(crate) refused: String,
+    /// Tells one process from another at the same address.
+    #[prost(uint64, tag = "2")]
+    pub(crate) boot: u64,
+    /// Shards of the worker.
+    #[prost(uint32, tag = "3")]
+    pub(crate) shards: u32,
+    #[prost(uint64, tag = "4")]
+    pub(crate) stamp_ns: u64,
+    /// Number of the grant that it holds.
+    #[prost(uint64, tag = "5")]
+    pub(crate) holds: u64,
+    /// Its shards are up.
+    #[prost(bool, tag = "6")]
+    pub(crate) ready: bool,
+    #[prost(message, repeated, tag = "7")]
+    pub(crate) windows: Vec<Delivery>,
+    /// Somebody asked the worker to have the run stopped.
+    #[prost(bool, tag = "8")]
+    pub(crate) stop: bool,
+    /// Its part of the run is over, and all its windows have been confirmed.
+    #[prost(message, optional, tag = "9")]
+    pub(crate) summary: Option<Summary>,
+    /// It leaves the cluster: its part drains.
+    #[prost(bool, tag = "10")]
+    pub(crate) leaving: bool,
+}
+
+/// What a worker knows of its part beside the windows.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Summary {
+    /// Share of its time that the hypervisor took from the worst core.
+    #[prost(double, tag = "1")]
+    pub(crate) stolen: f64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) throttled_ns: u64,
+    #[prost(uint32, tag = "3")]
+    pub(crate) shards_lost: u32,
+}
+
+/// A window with its number.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Delivery {
+    #[prost(uint64, tag = "1")]
+    pub(crate) number: u64,
+    /// The grant that was held when it began.
+    #[prost(uint64, tag = "2")]
+    pub(crate) grant: u64,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) window: Option<Window>,
+}
+
+/// [`ShardWindow`], of all shards of a node.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Window {
+    #[prost(uint64, tag = "1")]
+    pub(crate) start_ns: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) end_ns: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) planned: u64,
+    #[prost(uint64, tag = "4")]
+    pub(crate) missed: u64,
+    #[prost(uint64, tag = "5")]
+    pub(crate) started: u64,
+    #[prost(uint64, tag = "6")]
+    pub(crate) backlog: u64,
+    #[prost(uint32, tag = "7")]
+    pub(crate) instances: u32,
+    #[prost(uint32, tag = "8")]
+    pub(crate) in_flight: u32,
+    #[prost(uint64, tag = "9")]
+    pub(crate) idle_ns: u64,
+    #[prost(uint64, tag = "10")]
+    pub(crate) service_sum_ns: u64,
+    /// By class.
+    #[prost(uint64, repeated, tag = "11")]
+    pub(crate) failures: Vec<u64>,
+    #[prost(message, repeated, tag = "12")]
+    pub(crate) transactions: Vec<Transaction>,
+    #[prost(uint64, tag = "13")]
+    pub(crate) panics: u64,
+    #[prost(string, optional, tag = "14")]
+    pub(crate) panic: Option<String>,
+    #[prost(message, optional, tag = "15")]
+    pub(crate) punctual: Option<Times>,
+    #[prost(message, optional, tag = "16")]
+    pub(crate) handshakes: Option<Times>,
+    #[prost(uint64, tag = "17")]
+    pub(crate) resumed_handshakes: u64,
+    #[prost(bool, tag = "18")]
+    pub(crate) last: bool,
+}
+
+/// [`TransactionWindow`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Transaction {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(uint64, tag = "2")]
+    pub(crate) succeeded: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) failed: u64,
+    #[prost(uint64, tag = "4")]
+    pub(crate) cancelled: u64,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) service: Option<Times>,
+    #[prost(message, optional, tag = "6")]
+    pub(crate) response: Option<Times>,
+    #[prost(message, optional, tag = "7")]
+    pub(crate) lag: Option<Times>,
+}
+
+/// A histogram: the buckets that hold something, each as the distance from the one before, and how
+/// much they hold.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Times {
+    #[prost(uint32, repeated, tag = "1")]
+    pub(crate) steps: Vec<u32>,
+    #[prost(uint64, repeated, tag = "2")]
+    pub(crate) counts: Vec<u64>,
+}
+
+/// A window that does not fit together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a window with {0}")]
+pub(crate) struct MalformedWindow(&'static str);
+
+impl Times {
+    fn of(recorder: &Recorder) -> Self {
+        let mut times = Self::default();
+        let mut before = 0;
+        for (bucket, count) in recorder.recorded() {
+            times.steps.push((bucket.index() - before) as u32);
+            times.counts.push(count);
+            before = bucket.index();
+        }
+        times
+    }
+
+    fn record(&self, recorder: &mut Recorder) -> Result<(), MalformedWindow> {
+        if self.steps.len() != self.counts.len() {
+            return Err(MalformedWindow("buckets without counts"));
+        }
+        let mut index = 0_usize;
+        for (&step, &count) in self.steps.iter().zip(&self.counts) {
+            index = index.saturating_add(step as usize);
+            let bucket = Bucket::at(index).ok_or(MalformedWindow("a bucket beyond the last"))?;
+            recorder.record_many(bucket, checked(count)?);
+        }
+        Ok(())
+    }
+}
+
+fn checked(count: u64) -> Result<u64, MalformedWindow> {
+    if count <= HIGHEST_COUNT { Ok(count) } else { Err(MalformedWindow("an impossible count")) }
+}
+
+impl Window {
+    pub(crate) fn of(window: &ShardWindow) -> Self {
+        Self {
+            start_ns: window.start_ns,
+            end_ns: window.end_ns,
+            planned: window.planned,
+            missed: window.missed,
+            started: window.started,
+            backlog: window.backlog,
+            instances: window.instances,
+            in_flight: window.in_flight,
+            idle_ns: window.idle_ns,
+            service_sum_ns: window.service_sum_ns,
+            failures: window.failures.to_vec(),
+            transactions: window.transactions().filter_map(Transaction::of).collect(),
+            panics: window.panics,
+            panic: window.panic.clone(),
+            punctual: window.punctual.as_ref().map(Times::of),
+            handshakes: window.handshakes.as_ref().map(Times::of),
+            resumed_handshakes: window.resumed_handshakes,
+            last: window.last,
+        }
+    }
+
+    /// Fills an empty window. On an error it holds a part, and is not to be used.
+    pub(crate) fn fill(
+        &self,
+        names: &mut Names,
+        window: &mut ShardWindow,
+    ) -> Result<(), MalformedWindow> {
+        if self.end_ns < self.start_ns {
+            return Err(MalformedWindow("an end before its start"));
+        }
+        if self.failures.len() != FailureClass::COUNT {
+            return Err(MalformedWindow("other classes of failures"));
+        }
+        window.start_ns = self.start_ns;
+        window.end_ns = self.end_ns;
+        window.planned = checked(self.planned)?;
+        window.missed = checked(self.missed)?;
+        window.started = checked(self.started)?;
+        window.backlog = checked(self.backlog)?;
+        window.instances = self.instances;
+        window.in_flight = self.in_flight;
+        window.idle_ns = self.idle_ns;
+        window.service_sum_ns = self.service_sum_ns;
+        for (sum, &count) in window.failures.iter_mut().zip(&self.failures) {
+            *sum = checked(count)?;
+        }
+        window.panics = checked(self.panics)?;
+        window.panic.clone_from(&self.panic);
+        window.resumed_handshakes = checked(self.resumed_handshakes)?;
+        window.last = self.last;
+        fill_optional(self.punctual.as_ref(), &mut window.punctual)?;
+        fill_optional(self.handshakes.as_ref(), &mut window.handshakes)?;
+        for transaction in &self.transactions {
+            let id = names.id(&transaction.name)?;
+            if window.transactions.len() <= id {
+                window.transactions.resize_with(id + 1, || None);
+            }
+            let name = || Cow::Owned(transaction.name.clone());
+            let open_loop = transaction.response.is_some();
+            let filled = window.transactions[id]
+                .get_or_insert_with(|| Box::new(TransactionWindow::new(name(), open_loop)));
+            transaction.fill(filled)?;
+        }
+        // What the totals are made of has to fit together, or they would not.
+        let ended = window.succeeded() + window.failed();
+        if window.failures.iter().sum::<u64>() != window.failed() {
+            return Err(MalformedWindow("failures that are of no class"));
+        }
+        if window.transactions().any(|one| one.succeeded + one.failed != one.service.len())
+            || window.punctual.as_ref().is_some_and(|punctual| punctual.len() != ended)
+        {
+            return Err(MalformedWindow("transactions without times"));
+        }
+        Ok(())
+    }
+}
+
+fn fill_optional(
+    times: Option<&Times>,
+    recorder: &mut Option<Recorder>,
+) -> Result<(), MalformedWindow> {
+    match times {
+        Some(times) => times.record(recorder.get_or_insert_with(Recorder::new)),
+        None => Ok(()),
+    }
+}
+
+impl Transaction {
+    /// `None` if it has nothing to tell.
+    fn of(window: &TransactionWindow) -> Option<Self> {
+        (window.succeeded + window.failed + window.cancelled > 0).then(|| Self {
+            name: window.name.clone().into_owned(),
+            succeeded: window.succeeded,
+            failed: window.failed,
+            cancelled: window.cancelled,
+            service: Some(Times::of(&window.service)),
+            response: window.open.as_ref().map(|open| Times::of(&open.response)),
+            lag: window.open.as_ref().map(|open| Times::of(&open.lag)),
+        })
+    }
+
+    fn fill(&self, window: &mut TransactionWindow) -> Result<(), MalformedWindow> {
+        window.succeeded += checked(self.succeeded)?;
+        window.failed += checked(self.failed)?;
+        window.cancelled += checked(self.cancelled)?;
+        if let Some(service) = &self.service {
+            service.record(&mut window.service)?;
+        }
+        let (Some(response), Some(lag)) = (&self.response, &self.lag) else { return Ok(()) };
+        let open = window.open.get_or_insert_with(|| OpenRecorders {
+            response: Recorder::new(),
+            lag: Recorder::new(),
+        });
+        response.record(&mut open.response)?;
+        lag.record(&mut open.lag)
+    }
+}
+
+/// Numbers for the names of transactions, as nodes send them.
+#[derive(Debug, Default)]
+pub(crate) struct Names(HashMap<String, usize>);
+
+impl Names {
+    fn id(&mut self, name: &str) -> Result<usize, MalformedWindow> {
+        if let Some(&id) = self.0.get(name) {
+            return Ok(id);
+        }
+        if self.0.len() >= MOST_NAMES || name.len() > LONGEST_NAME {
+            return Err(MalformedWindow("too many names of transactions, or too long ones"));
+        }
+        let id = self.0.len();
+        self.0.insert(name.to_owned(), id);
+        Ok(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
+
+    use super::*;
+    use crate::engine::recorder::histogram;
+    use crate::engine::window::{Outcome, Times as TransactionTimes};
+    use crate::transaction::TransactionMeta;
+
+    static GET: TransactionMeta = TransactionMeta::new("get", "wire");
+    static PUT: TransactionMeta = TransactionMeta::new("put", "wire");
+
+    fn window(samples: &[(u64, u64, bool)]) -> ShardWindow {
+        let mut window = ShardWindow::new(true);
+        (window.start_ns, window.end_ns, window.started) = (5, 105, samples.len() as u64);
+        for &(lag, service, is_put) in samples {
+            let times =
+                TransactionTimes { intended: 0, start: lag, end: lag + service, awaited: true };
+            let outcome = match service % 7 {
+                0 => Outcome::Failed(FailureClass::Timeout),
+                _ => Outcome::Succeeded,
+            };
+            window.record(if is_put { &PUT } else { &GET }, times, outcome);
+        }
+        window
+    }
+
+    fn travel(window: &ShardWindow, names: &mut Names) -> ShardWindow {
+        let bytes = Window::of(window).encode_to_vec();
+        let mut arrived = ShardWindow::new(true);
+        let decoded = Window::decode(&bytes[..]).expect("what was encoded");
+        decoded.fill(names, &mut arrived).expect("a window of ours");
+        arrived
+    }
+
+    fn samples() -> impl Strategy<Value = Vec<(u64, u64, bool)>> {
+        prop::collection::vec((0..10_000_000_u64, 0..1_u64 << 41, any::<bool>()), 0..200)
+    }
+
+    proptest! {
+        /// The quantiles of what nodes sent are those of one histogram of all samples.
+        #[test]
+        fn merged_windows_equal_one_histogram(parts in prop::collection::vec(samples(), 1..6)) {
+            let (mut names, mut sum) = (Names::default(), ShardWindow::new(true));
+            let mut expected = histogram();
+            for part in &parts {
+                sum.merge(&travel(&window(part), &mut names));
+                for &(lag, service, _) in part {
+                    expected.saturating_record(lag + service);
+                }
+            }
+            let mut merged = histogram();
+            for transaction in sum.transactions() {
+                transaction.open.as_ref().expect("open").response.add_to(&mut merged);
+            }
+            for quantile in [0.5, 0.9, 0.99, 0.999, 1.0] {
+                prop_assert_eq!(
+                    merged.value_at_quantile(quantile),
+                    expected.value_at_quantile(quantile)
+                );
+            }
+            prop_assert_eq!(merged.len(), expected.len());
+            let all: usize = parts.iter().map(Vec::len).sum();
+            prop_assert_eq!(sum.succeeded() + sum.failed(), all as u64);
+            prop_assert_eq!(sum.started, all as u64);
+        }
+
+        #[test]
+        fn bytes_of_a_stranger_are_refused_without_a_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..400),
+        ) {
+            if let Ok(window) = Window::decode(&bytes[..]) {
+                let _ = window.fill(&mut Names::default(), &mut ShardWindow::new(true));
+            }
+        }
+
+        #[test]
+        fn a_window_with_a_byte_changed_does_no_harm(
+            samples in samples(), place in any::<prop::sample::Index>(), byte in any::<u8>(),
+        ) {
+            let mut bytes = Window::of(&window(&samples)).encode_to_vec();
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+            if let Ok(window) = Window::decode(&bytes[..]) {
+                let _ = window.fill(&mut Names::default(), &mut ShardWindow::new(true));
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let good = Window::of(&window(&[(1, 2, false), (3, 14, true)]));
+        let refused = |change: fn(&mut Window)| {
+            let mut bad = good.clone();
+            change(&mut bad);
+            bad.fill(&mut Names::default(), &mut ShardWindow::new(true)).is_err()
+        };
+        assert!(!refused(|_| {}));
+        assert!(refused(|window| window.end_ns = 0));
+        assert!(refused(|window| {
+            window.failures.pop();
+        }));
+        assert!(refused(|window| window.started = u64::MAX));
+        assert!(refused(|window| window.transactions[0].failed += 1));
+        assert!(refused(|window| window.transactions[0].succeeded += 1));
+        assert!(refused(|window| window.transactions[0].name = "x".repeat(300)));
+        assert!(refused(|window| window.punctual.as_mut().expect("open").steps[0] = u32::MAX));
+        assert!(refused(|window| window.punctual.as_mut().expect("open").counts.clear()));
+    }
+}
