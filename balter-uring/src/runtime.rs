@@ -1,6 +1,8 @@
 //! Nodes that carry one load test together.
 
 mod coordinator;
+#[allow(dead_code)]
+mod membership;
 mod node;
 mod peers;
 #[doc(hidden)]

@@ -1,42 +1,43 @@
-//! The nodes of the cluster, as this one sees them.
+//! The nodes of the cluster, as one of them sees it.
 
 use std::net::SocketAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A node of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// Its name.
     pub name: String,
-    /// Where its API and its workers are reached.
+    /// Where it listens: its API and what the nodes ask of each other.
     pub address: SocketAddr,
-    /// What nodes have to agree on to carry a run together.
+    /// Its version of this crate.
     pub version: String,
-    /// Of the messages between nodes.
+    /// Its version of what the nodes say to each other.
     pub protocol: u32,
-    /// Names of its scenarios.
+    /// The scenarios that it has.
     pub scenarios: Vec<String>,
-    /// Cores that it can use.
+    /// Cores that it loads with.
     pub cores: u32,
-    /// How it is.
+    /// What this node makes of it.
     pub state: PeerState,
-    /// Why it is refused.
+    /// Why it is not alive, and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// It is this node.
+    /// The node that was asked.
     pub is_self: bool,
 }
 
-/// How a node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// What a node makes of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PeerState {
-    /// It is heard of.
+    /// It can take part in runs.
     Alive,
-    /// It is not.
+    /// It is not heard any more.
     Dead,
-    /// It said that it leaves.
+    /// It has said that it goes.
     Left,
-    /// It is alive and cannot take part in runs; the reason says why not.
+    /// It is heard, and cannot take part in runs of this node.
     Refused,
 }
