@@ -111,6 +111,8 @@ pub use balter_macros::{scenario, transaction};
 pub use config::{Hint, Progress};
 pub use failure::FailureClass;
 pub use preflight::PreflightError;
+#[cfg(feature = "rt")]
+pub use runtime::BalterRuntime;
 pub use scenario::{ConfigurableScenario, Scenario};
 pub use statistics::{
     Capacity, Counts, Latencies, NodeStatistics, RatePoint, RunStatistics, SearchStatistics,
@@ -123,6 +125,8 @@ pub use task::{JoinHandle, spawn};
 pub mod prelude {
     pub use std::time::Duration;
 
+    #[cfg(feature = "rt")]
+    pub use crate::runtime::BalterRuntime;
     pub use crate::{
         Arrival, ConfigurableScenario, Hint, RunStatistics, Scenario, scenario, transaction,
     };

@@ -94,7 +94,7 @@ struct Shown {
 
 /// Begins to lead a run. The request and the scenario have been checked.
 pub(crate) fn begin(node: &Node, request: RunRequest, mut scenario: Scenario) -> String {
-    let id = new_id();
+    let id = format!("{:016x}", random());
     let view = RunView {
         id: id.clone(),
         coordinator: node.name.to_string(),
@@ -145,11 +145,12 @@ fn window_ns(nodes: usize) -> u64 {
     (nodes as u64).saturating_mul(1_000_000).clamp(100_000_000, 1_000_000_000)
 }
 
-fn new_id() -> String {
+/// What nobody can guess.
+pub(super) fn random() -> u64 {
     use ring::rand::{SecureRandom, SystemRandom};
     let mut bytes = [0; 8];
     SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
-    format!("{:016x}", u64::from_ne_bytes(bytes))
+    u64::from_ne_bytes(bytes)
 }
 
 impl Lead {

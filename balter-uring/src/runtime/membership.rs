@@ -68,7 +68,7 @@ const MAX_GREETED: usize = 256;
 /// What a node has to be told to find the others.
 #[derive(Clone, Debug)]
 pub(crate) struct MembershipConfig {
-    /// The node's name, its own in the cluster.
+    /// The node's name, its own in the cluster; its address if empty.
     pub(crate) name: String,
     /// UDP. Port 0 is any that is free.
     pub(crate) listen: SocketAddr,
@@ -124,7 +124,6 @@ impl Membership {
     /// Joins. That no seed answers, or none has an address yet, is no error: they are asked until
     /// one does. Has to be called within a tokio runtime with I/O and time.
     pub(crate) async fn start(mut config: MembershipConfig) -> Result<Self, MembershipError> {
-        facts::check_name("the name of the node", &config.name)?;
         facts::check_name("the name of the cluster", &config.cluster)?;
         config.facts.sort();
         let keys = config.facts.to_keys()?;
@@ -141,6 +140,10 @@ impl Membership {
         let wire = bound.await.map_err(bind)?;
         let listen = wire.local_addr().map_err(bind)?;
         let address = advertised(config.advertise, listen, &seeds).await?;
+        if config.name.is_empty() {
+            config.name = address.to_string();
+        }
+        facts::check_name("the name of the node", &config.name)?;
 
         let (addresses, found) = mpsc::channel(1);
         let (alone, is_alone) = watch::channel(true);

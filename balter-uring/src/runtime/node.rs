@@ -10,7 +10,6 @@ use super::peers::Peer;
 use super::registry::Registry;
 use super::request::RunRequest;
 use super::runs::Runs;
-use super::view::{RunRole, RunState};
 use super::worker::Workers;
 use crate::scenario::Scenario;
 
@@ -52,11 +51,7 @@ impl Node {
         if self.is_leaving() {
             return Err(StartError::ShuttingDown);
         }
-        let is_led = |view: &&Arc<super::view::RunView>| {
-            view.role == RunRole::Coordinator
-                && !matches!(view.state, RunState::Finished | RunState::Failed)
-        };
-        let under_way = self.runs.all().iter().filter(is_led).count();
+        let under_way = self.runs.led_under_way();
         if under_way >= self.config.limits.max_runs {
             return Err(StartError::TooManyRuns(under_way));
         }

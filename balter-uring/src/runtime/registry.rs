@@ -26,6 +26,10 @@ impl Registry {
         self.all().find(|scenario| scenario.name == name)
     }
 
+    pub(crate) fn names(self) -> Vec<String> {
+        self.all().map(|scenario| scenario.name.to_owned()).collect()
+    }
+
     pub(crate) fn all(self) -> impl Iterator<Item = &'static Registered> {
         SCENARIOS.iter()
     }

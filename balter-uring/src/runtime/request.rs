@@ -1,5 +1,8 @@
 //! What `POST /run` takes.
 
+mod lenient;
+mod targets;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -8,20 +11,23 @@ use super::RunLimits;
 use crate::config::{DEFAULT_MAX_CONCURRENCY, Hint};
 use crate::scenario::Scenario;
 
-/// A run that is asked for. Times are in seconds.
+/// The longest time that anything is given, beside the limit for runs.
+const LONGEST_SECONDS: f64 = 86_400.0;
+
+/// A run that is asked for. Times are in seconds. Every number may be a string, as `"0.02"`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunRequest {
-    /// Function name of the scenario.
+    /// Function name of the scenario, with the path of its module if there are two of that name.
     pub name: String,
-    /// Seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Seconds; the longest that is allowed if not given.
+    #[serde(default, with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub duration: Option<f64>,
     /// Transactions a second, over all nodes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub max_tps: Option<u32>,
     /// The highest share of transactions that may fail, above 0 and below 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub error_rate: Option<f64>,
     /// The longest response time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,10 +39,10 @@ pub struct RunRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub args: Option<serde_json::Value>,
     /// The most scenario instances, over all nodes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub max_concurrency: Option<u32>,
     /// Seconds that one transaction may take.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<f64>,
     /// End the run when the highest rate within its limits has been found.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -48,8 +54,10 @@ pub struct RunRequest {
 #[serde(deny_unknown_fields)]
 pub struct LatencyLimit {
     /// Seconds.
+    #[serde(with = "lenient::required")]
     pub latency: f64,
     /// The share of transactions that has to be as fast, above 0 and below 1.
+    #[serde(with = "lenient::required")]
     pub quantile: f64,
 }
 
@@ -58,14 +66,86 @@ pub struct LatencyLimit {
 #[serde(deny_unknown_fields)]
 pub struct Hints {
     /// Scenario instances, over all nodes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
     /// Transactions a second of a run whose rate is searched for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub tps: Option<u32>,
 }
 
+/// Why a request is not carried out.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// It is no JSON, or not of the form of a [`RunRequest`].
+    #[error("the body is not what /openapi.json describes: {0}")]
+    Malformed(String),
+    /// Nothing was asked for that could be run.
+    #[error("give at least one of `max_tps`, `error_rate` and `latency`")]
+    NothingAsked,
+    /// `find_capacity` needs something to find.
+    #[error("`find_capacity` needs `error_rate` or `latency`")]
+    NoLimits,
+    /// A value makes no sense.
+    #[error("`{field}` is {value}; it has to be {range}")]
+    OutOfRange {
+        /// Where in the request.
+        field: &'static str,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        range: String,
+    },
+    /// Arguments hold an address.
+    #[error(
+        "`{field}` holds the address {value:?}; the nodes have to be started with --allow-targets \
+         for requests to say what is loaded"
+    )]
+    Target {
+        /// Where in the request.
+        field: String,
+        /// What was given.
+        value: String,
+    },
+}
+
 impl RunRequest {
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    /// [`RequestError::Malformed`].
+    pub fn parse(body: &[u8]) -> Result<Self, RequestError> {
+        serde_json::from_slice(body).map_err(|error| RequestError::Malformed(error.to_string()))
+    }
+
+    /// Checks that everything makes sense and is within the limits.
+    ///
+    /// # Errors
+    /// The first thing that does or is not.
+    pub fn check(&self, limits: &RunLimits, allows_targets: bool) -> Result<(), RequestError> {
+        if self.max_tps.is_none() && self.error_rate.is_none() && self.latency.is_none() {
+            return Err(RequestError::NothingAsked);
+        }
+        if self.find_capacity && self.error_rate.is_none() && self.latency.is_none() {
+            return Err(RequestError::NoLimits);
+        }
+        let longest = limits.max_duration.as_secs_f64();
+        seconds("duration", self.duration, longest)?;
+        seconds("timeout", self.timeout, LONGEST_SECONDS)?;
+        seconds("latency.latency", self.latency.map(|limit| limit.latency), LONGEST_SECONDS)?;
+        share("error_rate", self.error_rate)?;
+        share("latency.quantile", self.latency.map(|limit| limit.quantile))?;
+        count("max_tps", self.max_tps, limits.max_tps)?;
+        count("max_concurrency", self.max_concurrency, limits.max_concurrency)?;
+        let hints = self.hints.unwrap_or_default();
+        count("hints.concurrency", hints.concurrency, limits.max_concurrency)?;
+        count("hints.tps", hints.tps, limits.max_tps)?;
+        match &self.args {
+            Some(args) if !allows_targets => targets::refuse(args, "args"),
+            _ => Ok(()),
+        }
+    }
+
     /// Configures a scenario as asked for. The request has been checked.
     pub(crate) fn configure(&self, mut scenario: Scenario, limits: &RunLimits) -> Scenario {
         let duration = self.duration.map_or(limits.max_duration, Duration::from_secs_f64);
@@ -93,5 +173,131 @@ impl RunRequest {
         }
         let instances = self.max_concurrency.unwrap_or(DEFAULT_MAX_CONCURRENCY);
         scenario.max_concurrency(instances.min(limits.max_concurrency) as usize)
+    }
+}
+
+fn seconds(field: &'static str, value: Option<f64>, most: f64) -> Result<(), RequestError> {
+    match value {
+        // A microsecond: what is shorter is nothing that can be run or measured.
+        Some(value) if !(1e-6..=most).contains(&value) => Err(RequestError::OutOfRange {
+            field,
+            value: value.to_string(),
+            range: format!("0.000001 to {most} seconds"),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn share(field: &'static str, value: Option<f64>) -> Result<(), RequestError> {
+    match value {
+        Some(value) if !(value > 0.0 && value < 1.0) => Err(RequestError::OutOfRange {
+            field,
+            value: value.to_string(),
+            range: "above 0 and below 1".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn count(field: &'static str, value: Option<u32>, most: u32) -> Result<(), RequestError> {
+    match value {
+        Some(value) if !(1..=most).contains(&value) => Err(RequestError::OutOfRange {
+            field,
+            value: value.to_string(),
+            range: format!("1 to {most}, which the node was started with"),
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn parse(value: &Value) -> Result<RunRequest, RequestError> {
+        RunRequest::parse(value.to_string().as_bytes())
+    }
+
+    fn check(value: &Value) -> Result<(), RequestError> {
+        parse(value)?.check(&RunLimits::default(), false)
+    }
+
+    #[test]
+    fn the_guides_request_is_understood() {
+        let request = json!({
+            "name": "my_scenario", "duration": 30, "max_tps": 10000, "error_rate": 0.05,
+            "latency": { "latency": "0.02", "quantile": 0.95 }
+        });
+        let request = parse(&request).expect("it is the guide's");
+        request.check(&RunLimits::default(), false).expect("it makes sense");
+        assert_eq!((request.duration, request.max_tps), (Some(30.0), Some(10_000)));
+        assert_eq!(request.latency, Some(LatencyLimit { latency: 0.02, quantile: 0.95 }));
+        let again = serde_json::to_vec(&request).expect("JSON");
+        assert_eq!(RunRequest::parse(&again), Ok(request));
+    }
+
+    #[test]
+    fn numbers_may_be_strings() {
+        let request = json!({
+            "name": "a", "duration": "1.5", "max_tps": "100", "error_rate": "0.1",
+            "hints": { "concurrency": "7", "tps": 8.0 }, "max_concurrency": null
+        });
+        let request = parse(&request).expect("numbers");
+        assert_eq!((request.duration, request.max_tps), (Some(1.5), Some(100)));
+        assert_eq!(request.hints, Some(Hints { concurrency: Some(7), tps: Some(8) }));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let malformed = [
+            json!({}),
+            json!([]),
+            json!("run"),
+            json!({ "name": "a", "max_tps": -1 }),
+            json!({ "name": "a", "max_tps": 1.5 }),
+            json!({ "name": "a", "max_tps": "many" }),
+            json!({ "name": "a", "max_tps": 5_000_000_000_u64 }),
+            json!({ "name": "a", "max_tps": true }),
+            json!({ "name": "a", "max_tps": 1, "target": "x" }),
+            json!({ "name": "a", "latency": { "latency": 1 } }),
+            json!({ "name": "a", "latency": 0.02 }),
+            json!({ "name": "a", "duration": "NaN", "max_tps": 1 }),
+        ];
+        for request in malformed {
+            let error = check(&request).expect_err("malformed");
+            assert!(matches!(error, RequestError::Malformed(_)), "{request}: {error}");
+        }
+        let out_of_range = [
+            json!({ "name": "a", "max_tps": 0 }),
+            json!({ "name": "a", "max_tps": 10_000_001 }),
+            json!({ "name": "a", "max_tps": 1, "duration": 0 }),
+            json!({ "name": "a", "max_tps": 1, "duration": -1 }),
+            json!({ "name": "a", "max_tps": 1, "duration": 1e308 }),
+            json!({ "name": "a", "max_tps": 1, "timeout": 1e-300 }),
+            json!({ "name": "a", "error_rate": 1 }),
+            json!({ "name": "a", "error_rate": 0 }),
+            json!({ "name": "a", "latency": { "latency": 0.1, "quantile": 1 } }),
+            json!({ "name": "a", "latency": { "latency": 0, "quantile": 0.9 } }),
+            json!({ "name": "a", "max_tps": 1, "max_concurrency": 1_000_001 }),
+            json!({ "name": "a", "max_tps": 1, "hints": { "tps": 0 } }),
+        ];
+        for request in out_of_range {
+            let error = check(&request).expect_err("out of range");
+            assert!(matches!(error, RequestError::OutOfRange { .. }), "{request}: {error}");
+        }
+        assert_eq!(check(&json!({ "name": "a" })), Err(RequestError::NothingAsked));
+        let request = json!({ "name": "a", "max_tps": 1, "find_capacity": true });
+        assert_eq!(check(&request), Err(RequestError::NoLimits));
+    }
+
+    #[test]
+    fn a_request_cannot_say_what_is_loaded() {
+        let request = json!({ "name": "a", "max_tps": 1, "args": { "to": ["x", "http://b.c/"] } });
+        let error = check(&request).expect_err("an address");
+        assert!(error.to_string().contains("`args.to[1]`"), "{error}");
+        let request = parse(&request).expect("well-formed");
+        assert_eq!(request.check(&RunLimits::default(), true), Ok(()));
     }
 }

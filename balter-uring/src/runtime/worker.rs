@@ -47,7 +47,6 @@ pub(crate) struct Part {
     lease: Arc<Lease>,
     sink: Arc<Sink>,
     clock: Clock,
-    lease_ns: u64,
     beat: Duration,
     state: Mutex<State>,
     view: watch::Sender<Arc<RunView>>,
@@ -225,7 +224,6 @@ impl Part {
             lease,
             sink,
             clock: Clock::get(),
-            lease_ns: prepare.lease_ns,
             beat: Duration::from_nanos(window_ns.min(prepare.lease_ns / BEATS_A_LEASE)),
             state: Mutex::new(State {
                 scenario: Some(scenario),
