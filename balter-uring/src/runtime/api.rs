@@ -24,6 +24,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use super::node::{Node, StartError};
 use super::request::RunRequest;
 use super::runs::RunEntry;
+use super::service::{self, WorkerService};
 use super::view::RunView;
 pub(super) use guard::Guard;
 use idempotency::Before;
@@ -57,6 +58,7 @@ pub(super) fn router(node: Node, guard: Arc<Guard>) -> Router {
         .route("/runs/{id}/statistics", get(statistics))
         .route("/runs/{id}/events", get(events))
         .route("/runs/{id}/stop", post(stop))
+        .route_service(service::PATH, WorkerService(api.node.clone()))
         .fallback(|| async { Problem::not_found("there is no such path; see /openapi.json") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "see /openapi.json for the methods")

@@ -15,7 +15,6 @@ use super::membership::{Facts, Membership, MembershipConfig};
 use super::node::Node;
 use super::registry::Registry;
 use super::runs::Runs;
-use super::service::WorkerService;
 use super::wire::PROTOCOL;
 use super::worker::Workers;
 use super::{RuntimeConfig, RuntimeError, api, server};
@@ -188,9 +187,8 @@ async fn live(
         peers: membership.peers(),
         leaving: leaving.clone(),
     };
-    let grpc = tonic::service::Routes::new(WorkerService(node.clone())).prepare();
     let guard = api::Guard::new(&node, local, address, membership.counters());
-    let router = api::router(node.clone(), Arc::new(guard)).merge(grpc.into_axum_router());
+    let router = api::router(node.clone(), Arc::new(guard));
     // The port is served until all runs have had their end: nodes and clients still ask.
     let (close, closing) = watch::channel(false);
     let served = tokio::spawn(server::serve(listener, tls, router, closing));

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
-use tonic::codegen::http;
+use tonic::codegen::{StdError, http};
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
@@ -20,7 +20,8 @@ use super::node::Node;
 use super::wire::{Command, Report};
 use super::worker;
 
-const PATH: &str = "/balter.cluster.v1.Worker/Lead";
+/// The path of the procedure.
+pub(super) const PATH: &str = "/balter.cluster.v1.Worker/Lead";
 
 /// Reports carry histograms: some kilobytes for each transaction, a hundred at most.
 const LONGEST_REPORT: usize = 64 << 20;
@@ -33,15 +34,16 @@ const QUEUE: usize = 16;
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The worker's side, as a service for the router of the node.
+/// The worker's side, as a service for the router of the node, which has seen to it that who asks
+/// may.
 #[derive(Clone)]
 pub(crate) struct WorkerService(pub(crate) Node);
 
-impl tonic::server::NamedService for WorkerService {
-    const NAME: &'static str = "balter.cluster.v1.Worker";
-}
-
-impl Service<http::Request<Body>> for WorkerService {
+impl<B> Service<http::Request<B>> for WorkerService
+where
+    B: tonic::codegen::Body + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = Boxed<Result<Self::Response, Infallible>>;
@@ -50,12 +52,9 @@ impl Service<http::Request<Body>> for WorkerService {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let node = self.0.clone();
         Box::pin(async move {
-            if request.uri().path() != PATH {
-                return Ok(Status::unimplemented("the one method is Lead").into_http());
-            }
             let codec = ProstCodec::<Report, Command>::default();
             let mut server = tonic::server::Grpc::new(codec)
                 .max_decoding_message_size(LONGEST_COMMAND)

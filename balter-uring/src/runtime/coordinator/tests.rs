@@ -10,7 +10,7 @@ use super::*;
 use crate::runtime::RuntimeConfig;
 use crate::runtime::registry::{Registered, Registry, SCENARIOS};
 use crate::runtime::runs::Runs;
-use crate::runtime::service::WorkerService;
+use crate::runtime::service::{PATH, WorkerService};
 use crate::runtime::worker::Workers;
 use crate::scenario::scenario;
 use crate::transaction::{TransactionMeta, transaction};
@@ -57,8 +57,7 @@ impl Cluster {
                 leaving: left.clone(),
             };
             all.push(peer(&node, address));
-            let router = tonic::service::Routes::new(WorkerService(node.clone())).prepare();
-            let serve = axum::serve(listener, router.into_axum_router());
+            let serve = axum::serve(listener, router(&node));
             servers.push(tokio::spawn(async move { serve.await.expect("it serves") }));
             nodes.push(node);
         }
@@ -75,6 +74,10 @@ impl Cluster {
         let statistics = entry.statistics.lock().expect("no panic").clone();
         (last, statistics.expect("it is over"))
     }
+}
+
+fn router(node: &Node) -> axum::Router {
+    axum::Router::new().route_service(PATH, WorkerService(node.clone()))
 }
 
 fn peer(node: &Node, address: SocketAddr) -> Peer {
@@ -143,8 +146,7 @@ async fn nodes_that_do_not_fit_are_refused_with_the_reason() {
     cluster.servers[3].abort();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     all[3].address = listener.local_addr().expect("it is bound");
-    let service = WorkerService(cluster.nodes[3].clone());
-    let router = tonic::service::Routes::new(service).prepare().into_axum_router();
+    let router = router(&cluster.nodes[3]);
     cluster.servers[3] = tokio::spawn(async { axum::serve(listener, router).await.expect("it") });
     cluster.peers.send_replace(Arc::new(all.clone()));
     let (view, statistics) = cluster.run(request(500, 1.0)).await;
