@@ -438,3 +438,29 @@ async fn a_node_that_listens_everywhere_finds_its_address() {
         until(node, "all", |peers| are_alive(peers, &["a", "b", "c"])).await;
     }
 }
+
+/// All others have been silent for seconds, by its clock, when it looks next.
+#[tokio::test]
+async fn a_node_that_was_held_up_does_not_take_the_others_for_dead() {
+    let a = start(config("a", &[])).await;
+    let of_b = config("b", &[&a]);
+    // A thread and a runtime of its own, which can be blocked.
+    let held_up = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let b = start(of_b).await;
+            until(&b, "both", |peers| are_alive(peers, &["a", "b"])).await;
+            std::thread::sleep(Duration::from_secs(6));
+            let mut peers = b.peers();
+            peers.mark_unchanged();
+            let changed = tokio::time::timeout(Duration::from_secs(2), peers.changed()).await;
+            assert!(changed.is_err(), "{:#?}", peers.borrow());
+            until(&b, "both", |peers| are_alive(peers, &["a", "b"])).await;
+            b.leave().await;
+        });
+    });
+    until(&a, "b's silence", |peers| state_of(peers, "b") == Some(PeerState::Dead)).await;
+    until(&a, "b again", |peers| state_of(peers, "b") == Some(PeerState::Alive)).await;
+    until(&a, "b's farewell", |peers| state_of(peers, "b") == Some(PeerState::Left)).await;
+    held_up.join().expect("no panic");
+}

@@ -1,16 +1,16 @@
 //! What chitchat knows of nodes, as peers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use chitchat::{Chitchat, ChitchatId, NodeState};
 
-use super::facts::{Facts, FactsError, LEFT, check_name};
+use super::facts::{Facts, FactsError, LEFT, MAX_NAME, check_name};
 use crate::runtime::peers::{Peer, PeerState};
 
 /// Looks in a row at which a node is not heard before it is taken for dead. A node that was itself
-/// kept from running for a while finds all others silent at its next look, and hears them before
-/// it has looked so often.
+/// kept from running for a while may find all others silent at its next look; it has heard them
+/// again before it has looked so often.
 const SILENT_LOOKS: u32 = 3;
 
 /// Looks after which a node that is heard should have told its facts: 10 s.
@@ -22,6 +22,7 @@ pub(super) struct View {
     address: SocketAddr,
     facts: Facts,
     known: HashMap<ChitchatId, Known>,
+    looked: bool,
 }
 
 #[derive(Default)]
@@ -40,22 +41,27 @@ struct Known {
 
 impl View {
     pub(super) fn new(name: String, address: SocketAddr, facts: Facts) -> Self {
-        Self { name, address, facts, known: HashMap::new() }
+        Self { name, address, facts, known: HashMap::new(), looked: false }
     }
 
-    /// All nodes of the cluster as they stand, in the order of their names.
-    pub(super) fn look(&mut self, chitchat: &Chitchat) -> Vec<Peer> {
+    /// All nodes of the cluster in the order of their names, if anything has changed since the last
+    /// look.
+    pub(super) fn look(&mut self, chitchat: &Chitchat) -> Option<Vec<Peer>> {
         let own = chitchat.self_chitchat_id();
         let states = chitchat.node_states();
+        let live: HashSet<_> = chitchat.live_nodes().collect();
+        let before = self.known.len();
         self.known.retain(|id, _| states.contains_key(id));
+        let mut changed = self.known.len() != before || !self.looked;
+        self.looked = true;
         for (id, state) in states.iter().filter(|(id, _)| *id != own) {
-            self.known.entry(id.clone()).or_default().read(state);
+            let known = self.known.entry(id.clone()).or_default();
+            let before = known.decides();
+            known.read(state);
+            known.hear(live.contains(id));
+            changed |= known.decides() != before;
         }
-        let live: Vec<_> = chitchat.live_nodes().collect();
-        for (id, known) in &mut self.known {
-            known.hear(live.contains(&id));
-        }
-        self.peers()
+        changed.then(|| self.peers())
     }
 
     fn peers(&self) -> Vec<Peer> {
@@ -119,7 +125,10 @@ impl View {
         }
         let readable = facts.and_then(|facts| facts.as_ref().ok()).cloned().unwrap_or_default();
         let mut peer = Peer {
-            name: id.node_id.chars().flat_map(char::escape_debug).take(512).collect(),
+            name: match check_name("the name of a node", &id.node_id) {
+                Ok(()) => id.node_id.to_string(),
+                Err(_) => id.node_id.chars().flat_map(char::escape_debug).take(MAX_NAME).collect(),
+            },
             address: id.gossip_advertise_addr,
             version: readable.version,
             protocol: readable.protocol,
@@ -189,6 +198,12 @@ impl View {
 }
 
 impl Known {
+    /// All that a peer is made of.
+    fn decides(&self) -> (u64, bool, bool, bool) {
+        let (silent, looks) = (self.silent >= SILENT_LOOKS, self.looks >= FACTLESS_LOOKS);
+        (self.version, self.heard, silent, looks)
+    }
+
     fn read(&mut self, state: &NodeState) {
         // Reading is done again only when something was told.
         if self.version == state.max_version() {
@@ -300,8 +315,8 @@ mod tests {
         ] {
             assert!(reason(&peers, port).contains(part), "{}", reason(&peers, port));
         }
-        let names: Vec<_> = peers.iter().map(|peer| &*peer.name).collect();
-        assert!(names.contains(&"line\\nbreak"), "{names:?}");
+        let name = peers.iter().find(|peer| peer.address.port() == 7).map(|peer| &*peer.name);
+        assert_eq!(name, Some("line\\nbreak"));
     }
 
     #[test]
