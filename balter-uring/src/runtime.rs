@@ -40,7 +40,6 @@
 
 mod api;
 mod coordinator;
-#[allow(dead_code)]
 mod membership;
 mod node;
 mod peers;
