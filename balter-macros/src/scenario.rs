@@ -5,6 +5,7 @@
 //!
 //! fn name(a: A, __arg1: (B, C)) -> Scenario {
 //!     use __private::scenario as __scenario;
+//!     __register_scenario! { name "name" ("a" A, json) ("" (B, C), json) }
 //!     __scenario("name", (a, __arg1), |__args| async move {
 //!         let __args = __args;
 //!         let (a, (b, _)) = __args;
@@ -13,6 +14,10 @@
 //!     })
 //! }
 //! ```
+//!
+//! Under the feature `rt` of the facade, `__register_scenario!` has the linker add the scenario to
+//! those that a cluster's requests can name; without it, it is nothing. An argument marked `opaque`
+//! cannot come as JSON.
 //!
 //! The arguments travel as one tuple and the closure captures nothing, so it is a plain function
 //! pointer, the same for all instances. The patterns are bound inside the future, as in a real
@@ -42,8 +47,10 @@ pub(crate) fn expand(krate: &TokenStream, args: TokenStream, item: TokenStream) 
             return quote!(#error #item);
         }
     };
+    let is_registered = args.to_string() != "unregistered";
+    let args = if is_registered { args } else { TokenStream::new() };
     match check(&args, &function.sig).into_compile_errors() {
-        None => builder(krate, function),
+        None => builder(krate, function, is_registered),
         Some(errors) => {
             let placeholder = placeholder(krate, function);
             quote!(#errors #placeholder)
@@ -51,9 +58,10 @@ pub(crate) fn expand(krate: &TokenStream, args: TokenStream, item: TokenStream) 
     }
 }
 
-fn builder(krate: &TokenStream, function: FnItem) -> TokenStream {
+fn builder(krate: &TokenStream, function: FnItem, is_registered: bool) -> TokenStream {
     let FnItem { attrs, vis, mut sig, body } = function;
     let name = sig.ident.unraw().to_string();
+    let registration = is_registered.then(|| registration(krate, &sig, &name));
 
     let Arguments { parameters, patterns, lints } = take_arguments(&mut sig);
     // When the tuple is not `Clone` or not `Send`, the compiler blames the callee: give it the
@@ -78,6 +86,7 @@ fn builder(krate: &TokenStream, function: FnItem) -> TokenStream {
         #(#attrs)*
         #vis #sig {
             use #krate::__private::scenario as __scenario;
+            #registration
             #call(#name, (#(#parameters,)*), |#received| async move {
                 #binding
                 // Settles the type of the future's output before the body is looked at, so that
@@ -88,6 +97,43 @@ fn builder(krate: &TokenStream, function: FnItem) -> TokenStream {
                 #body
             })
         }
+    }
+}
+
+/// What adds the scenario to those that requests can name; nothing for one that has no single form.
+fn registration(krate: &TokenStream, sig: &Signature, name: &str) -> TokenStream {
+    if !sig.generics.params.is_empty() {
+        return TokenStream::new();
+    }
+    let ident = &sig.ident;
+    let arguments = sig.inputs.iter().filter_map(|input| match input {
+        FnArg::Typed(input) => {
+            let (ty, name) = (&input.ty, argument_name(&input.pat));
+            let mut finder = ReferenceFinder(false);
+            finder.visit_type(ty);
+            // Whether `&'static str` can be deserialized cannot be asked: the answer of the
+            // compiler leaves lifetimes out.
+            let kind = if finder.0 { quote!(opaque) } else { quote!(json) };
+            Some(quote!((#name #ty, #kind)))
+        }
+        FnArg::Receiver(_) => None,
+    });
+    quote! { #krate::__register_scenario! { #ident #name #(#arguments)* } }
+}
+
+/// What a request calls the argument; empty for one without a name.
+fn argument_name(pattern: &Pat) -> String {
+    match pattern {
+        Pat::Ident(pattern) => pattern.ident.unraw().to_string(),
+        _ => String::new(),
+    }
+}
+
+struct ReferenceFinder(bool);
+
+impl<'ast> Visit<'ast> for ReferenceFinder {
+    fn visit_type_reference(&mut self, _: &'ast syn::TypeReference) {
+        self.0 = true;
     }
 }
 
@@ -167,8 +213,8 @@ fn check(args: &TokenStream, sig: &Signature) -> Errors {
         errors.push(
             args,
             format_args!(
-                "`#[scenario]` takes no arguments: configure the run where it is started, as in \
-                 `{}(…).tps(100)`",
+                "`#[scenario]` takes no arguments but `unregistered`: configure the run where it is \
+                 started, as in `{}(…).tps(100)`",
                 sig.ident
             ),
         );
@@ -327,6 +373,7 @@ mod tests {
             quote! {
                 fn idle() -> ::facade::Scenario {
                     use ::facade::__private::scenario as __scenario;
+                    ::facade::__register_scenario! { idle "idle" }
                     __scenario("idle", (), |()| async move {
                         if false {
                             return;
@@ -382,6 +429,33 @@ mod tests {
         );
     }
 
+    fn registration_of(args: TokenStream, item: TokenStream) -> Option<String> {
+        let expansion = expand(&quote!(::facade), args, item).to_string();
+        let start = expansion.find("__register_scenario")?;
+        let end = start + expansion[start..].find('}').expect("its end");
+        Some(expansion[start..=end].to_owned())
+    }
+
+    #[test]
+    fn a_scenario_is_registered_with_its_arguments() {
+        let item = quote!(
+            async fn f(a: String, (b, c): (u8, u8), mut d: Vec<&'static str>) {}
+        );
+        let expected = quote!(__register_scenario! { f "f" ("a" String, json) ("" (u8, u8), json)
+        ("d" Vec<&'static str>, opaque) });
+        assert_eq!(registration_of(quote!(), item.clone()), Some(expected.to_string()));
+        assert_eq!(registration_of(quote!(unregistered), item), None);
+        assert_eq!(
+            registration_of(
+                quote!(),
+                quote!(
+                    async fn f<T: Clone>(a: T) {}
+                )
+            ),
+            None
+        );
+    }
+
     #[test]
     fn lint_levels_on_an_argument_follow_the_patterns() {
         let expansion = expand_plain(quote! {
@@ -404,7 +478,7 @@ mod tests {
         );
         let messages = messages(expansion);
         assert_eq!(messages.len(), 1);
-        assert!(messages[0].contains("takes no arguments"), "{messages:?}");
+        assert!(messages[0].contains("takes no arguments but"), "{messages:?}");
     }
 
     #[test]

@@ -144,11 +144,21 @@ pub enum RunError {
     Lost,
 }
 
+/// Scenarios are known by name under the feature `rt` alone.
+#[cfg(not(feature = "rt"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __register_scenario {
+    ($($any:tt)*) => {};
+}
+
 /// What the macros expand to calls of. Not for use by hand.
 #[doc(hidden)]
 pub mod __private {
     #[cfg(feature = "rt")]
-    pub use crate::runtime::registry::{Registered, SCENARIOS};
+    pub use crate::runtime::registry::{
+        Argument, Arguments, FromJson, NotFromJson, Registered, SCENARIOS,
+    };
     pub use crate::scenario::scenario;
     pub use crate::transaction::{TransactionMeta, outcome, transaction};
     #[cfg(feature = "rt")]

@@ -39,6 +39,7 @@
 //! [token](BalterRuntime::token). `SECURITY.md` in the repository goes through the boundaries.
 
 mod api;
+mod arguments;
 mod coordinator;
 mod membership;
 mod node;
@@ -60,6 +61,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use arguments::Arguments;
 pub use peers::{Peer, PeerState};
 pub use request::{Hints, LatencyLimit, RequestError, RunRequest};
 pub use running::RunningNode;
@@ -319,6 +321,18 @@ impl BalterRuntime {
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.config.version = Some(version.into());
         self
+    }
+
+    /// Takes what the command line and the environment say; `--help` lists it. Wrong ones end the
+    /// process with a message, as `--help` does. What they do not say stays as it is.
+    ///
+    /// # Panics
+    /// If the file with the token cannot be read, with the reason.
+    pub fn with_args(self) -> Self {
+        match Arguments::parse().apply(self) {
+            Ok(runtime) => runtime,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// Starts the node on a thread of its own.

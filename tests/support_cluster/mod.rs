@@ -10,7 +10,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use balter_uring::__private::{Registered, SCENARIOS, linkme};
 use balter_uring::BalterRuntime;
 use balter_uring::http::{Client, Error};
 use balter_uring::target::Target;
@@ -224,11 +223,6 @@ async fn front_page(client: &Client) -> Result<(), Error> {
     client.get("http://10.77.0.100:8080/").send().await?.error_for_status()?.bytes().await?;
     Ok(())
 }
-
-#[linkme::distributed_slice(SCENARIOS)]
-#[linkme(crate = balter_uring::__private::linkme)]
-static VISITOR: Registered =
-    Registered { name: "visitor", module: "cluster", make: |_| Ok(visitor()) };
 
 /// Is what this process was started for; `false` if it was started for nothing of the kind.
 pub(crate) fn play() -> bool {

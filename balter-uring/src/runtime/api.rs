@@ -22,6 +22,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::node::{Node, StartError};
+use super::registry::Registered;
 use super::request::RunRequest;
 use super::runs::RunEntry;
 use super::service::{self, WorkerService};
@@ -87,11 +88,16 @@ async fn health(State(api): State<Api>) -> Response {
 struct ScenarioView {
     name: &'static str,
     module: &'static str,
+    parameters: &'static [&'static str],
 }
 
 async fn scenarios(State(api): State<Api>) -> Json<Vec<ScenarioView>> {
     let all = api.node.registry.all();
-    Json(all.map(|one| ScenarioView { name: one.name, module: one.module }).collect())
+    let view = |one: &'static Registered| {
+        let &Registered { name, module, parameters, .. } = one;
+        ScenarioView { name, module, parameters }
+    };
+    Json(all.map(view).collect())
 }
 
 async fn peers(State(api): State<Api>) -> impl IntoResponse {
@@ -140,7 +146,7 @@ async fn run(State(api): State<Api>, headers: HeaderMap, body: Bytes) -> Result<
     let id = api.node.start(request).map_err(|error| {
         let detail = error.to_string();
         match error {
-            StartError::UnknownScenario { .. } => Problem::not_found(detail),
+            StartError::NoScenario(_) => Problem::not_found(detail),
             StartError::Arguments(_) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail),
             StartError::TooManyRuns(_) => {
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(10)

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::RuntimeConfig;
 use super::coordinator;
 use super::peers::Peer;
-use super::registry::Registry;
+use super::registry::{NoScenario, Registry};
 use super::request::RunRequest;
 use super::runs::Runs;
 use super::worker::Workers;
@@ -34,8 +34,8 @@ pub(crate) struct Node {
 /// Why a run was not started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StartError {
-    #[error("there is no scenario `{name}`; there are: {known}")]
-    UnknownScenario { name: String, known: String },
+    #[error(transparent)]
+    NoScenario(#[from] NoScenario),
     #[error("the arguments do not fit the scenario: {0}")]
     Arguments(String),
     #[error("{0} runs are under way already, and no more are allowed at a time")]
@@ -60,11 +60,7 @@ impl Node {
 
     /// The scenario of a request, configured as that says.
     pub(crate) fn scenario(&self, request: &RunRequest) -> Result<Scenario, StartError> {
-        let Some(registered) = self.registry.get(&request.name) else {
-            let known: Vec<_> = self.registry.all().map(|scenario| scenario.name).collect();
-            let (name, known) = (request.name.clone(), known.join(", "));
-            return Err(StartError::UnknownScenario { name, known });
-        };
+        let registered = self.registry.get(&request.name)?;
         let scenario = (registered.make)(request.args.as_ref()).map_err(StartError::Arguments)?;
         Ok(request.configure(scenario, &self.config.limits))
     }

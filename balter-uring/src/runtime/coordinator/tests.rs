@@ -1,4 +1,5 @@
 //! Nodes of one process, each with a server of its own, that carry runs together.
+#![allow(unsafe_code, reason = "the linker gathers the scenario")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,27 +9,20 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::runtime::RuntimeConfig;
-use crate::runtime::registry::{Registered, Registry, SCENARIOS};
+use crate::runtime::registry::Registry;
 use crate::runtime::runs::Runs;
 use crate::runtime::service::{PATH, WorkerService};
 use crate::runtime::worker::Workers;
-use crate::scenario::scenario;
-use crate::transaction::{TransactionMeta, transaction};
 
-#[allow(unsafe_code, reason = "the linker gathers it")]
-#[linkme::distributed_slice(SCENARIOS)]
-static NOTHING: Registered = Registered {
-    name: "nothing",
-    module: "tests",
-    make: |_| {
-        static META: TransactionMeta = TransactionMeta::new("rest", "tests");
-        Ok(scenario("nothing", (), |()| async {
-            loop {
-                transaction(&META, async {}, |()| false).await;
-            }
-        }))
-    },
-};
+#[crate::scenario]
+async fn nothing() {
+    loop {
+        rest().await;
+    }
+}
+
+#[crate::transaction]
+async fn rest() {}
 
 struct Cluster {
     nodes: Vec<Node>,
