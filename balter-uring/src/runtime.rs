@@ -352,12 +352,19 @@ impl BalterRuntime {
         RunningNode::start(self.config, true).await?.ended().await
     }
 
-    /// [`serve`](Self::serve), for programs that do nothing else.
+    /// [`serve`](Self::serve), for programs that do nothing else: says on standard error where the
+    /// node is.
     ///
     /// # Panics
     /// If the node could not start, with the reason.
     pub async fn run(self) {
-        if let Err(error) = self.serve().await {
+        let scheme = if self.config.tls.is_some() { "https" } else { "http" };
+        let result = async {
+            let node = RunningNode::start(self.config, true).await?;
+            eprintln!("balter-uring: this node is at {scheme}://{}", node.address());
+            node.ended().await
+        };
+        if let Err(error) = result.await {
             panic!("{error}");
         }
     }
