@@ -64,6 +64,10 @@ pub(super) struct Arguments {
     #[arg(long, env = "BALTER_MAX_RUNS", value_name = "RUNS")]
     max_runs: Option<usize>,
 
+    /// The most requests a second that change something, from all clients [default: 20]
+    #[arg(long, env = "BALTER_MAX_REQUESTS", value_name = "REQUESTS")]
+    max_requests: Option<u32>,
+
     /// A name that requests may address this node by, beside its addresses and localhost; may be
     /// given more than once
     #[arg(long, env = "BALTER_ALLOW_HOST", value_delimiter = ',', value_name = "NAME")]
@@ -110,6 +114,7 @@ impl Arguments {
         limits.max_tps = self.max_tps.unwrap_or(limits.max_tps);
         limits.max_concurrency = self.max_concurrency.unwrap_or(limits.max_concurrency);
         limits.max_duration = self.max_duration.map_or(limits.max_duration, Duration::from_secs);
+        limits.max_requests = self.max_requests.unwrap_or(limits.max_requests);
         limits.max_runs = self.max_runs.unwrap_or(limits.max_runs);
         Ok(runtime)
     }
