@@ -11,6 +11,8 @@ use crate::observe::Published;
 use crate::transaction::TransactionMeta;
 
 pub use crate::ring::floor;
+#[cfg(feature = "rt")]
+pub use crate::runtime::lead_cost::{LeadCost, lead};
 
 /// What merging has cost.
 #[derive(Clone, Copy, Debug)]

@@ -62,6 +62,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use arguments::Arguments;
+pub(crate) use coordinator::cost as lead_cost;
 pub use peers::{Peer, PeerState};
 pub use request::{Hints, LatencyLimit, RequestError, RunRequest};
 pub use running::RunningNode;

@@ -558,7 +558,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 /// The shards' shares of what the run may use. With fewer instances ever allowed than there are
 /// shards, some of these have none.
-fn shares(steering: &Steering, budget: Budget, shards: usize, most: u32) -> Vec<Budget> {
+pub(crate) fn shares(steering: &Steering, budget: Budget, shards: usize, most: u32) -> Vec<Budget> {
     let working = shards.min(most as usize);
     budgets(steering.load, budget.tps, budget.concurrency, shards, working)
 }

@@ -2,6 +2,7 @@
 //! nodes of a cluster. It merges their windows, decides by the same [`Steering`], and leases out
 //! their shares.
 
+pub(crate) mod cost;
 mod link;
 mod member;
 #[cfg(test)]
@@ -93,49 +94,10 @@ struct Shown {
 }
 
 /// Begins to lead a run. The request and the scenario have been checked.
-pub(crate) fn begin(node: &Node, request: RunRequest, mut scenario: Scenario) -> String {
-    let id = format!("{:016x}", random());
-    let view = RunView {
-        id: id.clone(),
-        coordinator: node.name.to_string(),
-        request: request.clone(),
-        ..RunView::default()
-    };
-    let (view, watched) = watch::channel(Arc::new(view));
-    let (statistics, stop) = (Arc::default(), Arc::new(Notify::new()));
-    node.runs.insert(
-        id.clone(),
-        RunEntry { view: watched, statistics: Arc::clone(&statistics), stop: Arc::clone(&stop) },
-    );
-    let limits = &node.config.limits;
-    let name = scenario.name();
-    let config = scenario.settle(limits.max_tps);
-    let duration = config.duration.unwrap_or(limits.max_duration).min(limits.max_duration);
-    let steering = Steering::new(config, std::iter::empty());
-    let lead = Lead {
-        node: node.clone(),
-        id: id.clone(),
-        name,
-        request,
-        steering,
-        book: LeaseBook::new(LeaseConfig { length_ns: LEASE_NS, margin_ns: MARGIN_NS }),
-        members: Vec::new(),
-        refused: BTreeMap::new(),
-        names: Names::default(),
-        scratch: ShardWindow::new(matches!(config.load, Load::Rate(_))),
-        clock: Clock::get(),
-        window_ns: window_ns(node.peers.borrow().len()),
-        duration_ns: u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX),
-        grace_ns: u64::try_from(config.grace.min(config.timeout).as_nanos()).unwrap_or(u64::MAX),
-        start_ns: 0,
-        end_ns: 0,
-        stopped_ns: None,
-        course: Course::Run,
-        last_decision_ns: 0,
-        shown: Shown::default(),
-        view,
-        statistics,
-    };
+pub(crate) fn begin(node: &Node, request: RunRequest, scenario: Scenario) -> String {
+    let (lead, entry) = Lead::new(node, request, scenario);
+    let (id, stop) = (lead.id.clone(), Arc::clone(&entry.stop));
+    node.runs.insert(id.clone(), entry);
     tokio::spawn(lead.run(stop));
     id
 }
@@ -154,6 +116,49 @@ pub(super) fn random() -> u64 {
 }
 
 impl Lead {
+    fn new(node: &Node, request: RunRequest, mut scenario: Scenario) -> (Self, RunEntry) {
+        let id = format!("{:016x}", random());
+        let view = RunView {
+            id: id.clone(),
+            coordinator: node.name.to_string(),
+            request: request.clone(),
+            ..RunView::default()
+        };
+        let (view, watched) = watch::channel(Arc::new(view));
+        let (statistics, stop) = (Arc::default(), Arc::new(Notify::new()));
+        let limits = &node.config.limits;
+        let name = scenario.name();
+        let config = scenario.settle(limits.max_tps);
+        let duration = config.duration.unwrap_or(limits.max_duration).min(limits.max_duration);
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let entry = RunEntry { view: watched, statistics: Arc::clone(&statistics), stop };
+        let lead = Self {
+            node: node.clone(),
+            id,
+            name,
+            request,
+            steering: Steering::new(config, std::iter::empty()),
+            book: LeaseBook::new(LeaseConfig { length_ns: LEASE_NS, margin_ns: MARGIN_NS }),
+            members: Vec::new(),
+            refused: BTreeMap::new(),
+            names: Names::default(),
+            scratch: ShardWindow::new(matches!(config.load, Load::Rate(_))),
+            clock: Clock::get(),
+            window_ns: window_ns(node.peers.borrow().len()),
+            duration_ns: nanoseconds(duration),
+            grace_ns: nanoseconds(config.grace.min(config.timeout)),
+            start_ns: 0,
+            end_ns: 0,
+            stopped_ns: None,
+            course: Course::Run,
+            last_decision_ns: 0,
+            shown: Shown::default(),
+            view,
+            statistics,
+        };
+        (lead, entry)
+    }
+
     async fn run(mut self, stop: Arc<Notify>) {
         let (events, mut received) = mpsc::channel(1024);
         let mut links = Links::new(self.node.clone(), events);
