@@ -126,11 +126,11 @@ fn disturbed(seconds: f64, tps: f64, disturb: impl FnOnce(&mut Cluster)) -> Seen
     disturb(&mut cluster);
     let view = cluster.wait(0, &id);
     let counts = cluster.counts();
-    let back = support::rates(&counts)
-        .windows(5)
-        .skip_while(|rates| rates[0].0 < happened + 0.3)
-        .find(|rates| rates.iter().all(|&(_, rate)| rate > tps * 0.97))
-        .map_or(f64::NAN, |rates| rates[0].0 - happened);
+    // The end of the last tenth of a second in which a tenth of the rate or more was missing.
+    let after = happened..happened + 6.0;
+    let short = |&&(time, rate): &&(f64, f64)| after.contains(&time) && rate < tps * 0.9;
+    let rates = support::rates(&counts);
+    let back = rates.iter().filter(short).last().map_or(0.0, |&(time, _)| time - happened);
     Seen { back, ..seen(&view, &counts) }
 }
 
@@ -181,7 +181,7 @@ fn nodes(plan: &Plan) {
             format!("{busiest:.0}"),
             format!("{:.3}", busiest / goal),
             format!("{:.2}", median(|seen| seen.p99_ms)),
-            if back > 0.0 { format!("{back:.1}") } else { String::new() },
+            if name == "undisturbed" { String::new() } else { format!("{back:.1}") },
             match name {
                 "undisturbed" if goal == GOAL => {
                     Claim::Within(29_900.0, 30_100.0).judge("tps", tps)
