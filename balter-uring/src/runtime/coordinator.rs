@@ -8,7 +8,7 @@ mod member;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -89,8 +89,27 @@ pub(crate) struct Lead {
 #[derive(Default)]
 struct Shown {
     at_ns: u64,
-    /// Completed transactions at some moments of the last second and a bit.
-    completed: Vec<(u64, u64)>,
+    /// The windows of the last second: when they were merged, what completed, and their length.
+    recent: VecDeque<(u64, u64, u64)>,
+}
+
+impl Shown {
+    fn window(&mut self, now: u64, window: &Window) {
+        self.recent.push_back((now, window.completed(), window.length_ns));
+        while self.recent.front().is_some_and(|&(at, ..)| now - at > 1_000_000_000) {
+            self.recent.pop_front();
+        }
+    }
+
+    fn tps(&self) -> f64 {
+        let sum = |sum: (u64, u64), &(_, completed, length): &(u64, u64, u64)| {
+            (sum.0 + completed, sum.1 + length)
+        };
+        match self.recent.iter().fold((0, 0), sum) {
+            (_, 0) => 0.0,
+            (completed, length) => completed as f64 * 1e9 / length as f64,
+        }
+    }
 }
 
 /// Begins to lead a run. The request and the scenario have been checked.
@@ -391,6 +410,7 @@ impl Lead {
             member.has_reported = false;
         }
         self.steering.totals.note_instances(whole.instances);
+        self.shown.window(now, &whole);
         if self.steering.is_done() && self.course == Course::Run {
             self.stop(Course::Drain);
         }
@@ -441,14 +461,7 @@ impl Lead {
             return;
         }
         self.shown.at_ns = now;
-        let completed = self.steering.totals.counts().completed();
-        self.shown.completed.push((now, completed));
-        self.shown.completed.retain(|&(at, _)| now - at <= 1_100_000_000);
-        let (first_ns, first) = self.shown.completed[0];
-        let tps = match now - first_ns {
-            0 => 0.0,
-            length => (completed - first) as f64 * 1e9 / length as f64,
-        };
+        let tps = self.shown.tps();
         let nodes = self.members.iter().map(|member| member.view(&self.steering, &self.book));
         let nodes: Vec<_> = nodes.collect();
         let instances = self.members.iter().map(|member| member.instances).sum();
