@@ -41,6 +41,7 @@
 mod api;
 mod arguments;
 mod coordinator;
+mod limits;
 mod membership;
 mod node;
 mod peers;
@@ -59,10 +60,10 @@ mod worker;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use arguments::Arguments;
 pub(crate) use coordinator::cost as lead_cost;
+pub use limits::RunLimits;
 pub use peers::{Peer, PeerState};
 pub use request::{Hints, LatencyLimit, RequestError, RunRequest};
 pub use running::RunningNode;
@@ -74,35 +75,6 @@ pub const DEFAULT_PORT: u16 = 7621;
 
 /// A shorter token could be guessed.
 const SHORTEST_TOKEN: usize = 16;
-
-/// What requests cannot exceed, whatever they ask for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RunLimits {
-    /// Transactions a second of one run, over all nodes (10 million if not set).
-    pub max_tps: u32,
-    /// Scenario instances of one run, over all nodes (a million if not set).
-    pub max_concurrency: u32,
-    /// The longest run, and the length of one that is asked for without a duration (a day if not
-    /// set).
-    pub max_duration: Duration,
-    /// Runs at a time (16 if not set).
-    pub max_runs: usize,
-    /// Requests that change something, a second, over all clients (20 if not set).
-    pub max_requests: u32,
-}
-
-impl Default for RunLimits {
-    fn default() -> Self {
-        Self {
-            max_tps: 10_000_000,
-            max_concurrency: 1_000_000,
-            max_duration: Duration::from_secs(24 * 60 * 60),
-            max_runs: 16,
-            max_requests: 20,
-        }
-    }
-}
 
 /// What a node is told before it starts.
 #[derive(Clone, Debug)]

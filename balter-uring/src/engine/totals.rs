@@ -131,8 +131,8 @@ impl Totals {
     /// Nothing more is to come of this part: what has not ended never will.
     pub(crate) fn close(&mut self, part: usize) {
         let counts = &mut self.parts[part].counts;
-        counts.cancelled = counts.started - counts.succeeded - counts.failed;
-        counts.missed = counts.planned - counts.started;
+        counts.cancelled = counts.started.saturating_sub(counts.completed());
+        counts.missed = counts.planned.saturating_sub(counts.started);
     }
 
     pub(crate) fn counts(&self) -> Counts {

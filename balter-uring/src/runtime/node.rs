@@ -1,16 +1,18 @@
 //! A node: what its API asks, and what the other nodes reach.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::RuntimeConfig;
 use super::coordinator;
 use super::peers::Peer;
 use super::registry::{NoScenario, Registry};
-use super::request::RunRequest;
+use super::request::{LatencyLimit, RunRequest};
 use super::runs::Runs;
 use super::worker::Workers;
+use super::{RunLimits, RuntimeConfig};
+use crate::config::{DEFAULT_MAX_CONCURRENCY, Hint};
 use crate::scenario::Scenario;
 
 /// See the module's documentation. Clones are of one node.
@@ -62,10 +64,39 @@ impl Node {
     pub(crate) fn scenario(&self, request: &RunRequest) -> Result<Scenario, StartError> {
         let registered = self.registry.get(&request.name)?;
         let scenario = (registered.make)(request.args.as_ref()).map_err(StartError::Arguments)?;
-        Ok(request.configure(scenario, &self.config.limits))
+        Ok(configure(request, scenario, &self.config.limits))
     }
 
     pub(crate) fn is_leaving(&self) -> bool {
         *self.leaving.borrow()
     }
+}
+
+/// Configures a scenario as asked for. The request has been checked.
+fn configure(request: &RunRequest, mut scenario: Scenario, limits: &RunLimits) -> Scenario {
+    let duration = request.duration.map_or(limits.max_duration, Duration::from_secs_f64);
+    scenario = scenario.duration(duration.min(limits.max_duration));
+    if let Some(tps) = request.max_tps {
+        scenario = scenario.tps(tps);
+    }
+    if let Some(error_rate) = request.error_rate {
+        scenario = scenario.error_rate(error_rate);
+    }
+    if let Some(LatencyLimit { latency, quantile }) = request.latency {
+        scenario = scenario.latency(Duration::from_secs_f64(latency), quantile);
+    }
+    if let Some(timeout) = request.timeout {
+        scenario = scenario.timeout(Duration::from_secs_f64(timeout));
+    }
+    if let Some(instances) = request.hints.and_then(|hints| hints.concurrency) {
+        scenario = scenario.hint(Hint::Concurrency(instances as usize));
+    }
+    if let Some(tps) = request.hints.and_then(|hints| hints.tps) {
+        scenario = scenario.hint(Hint::Tps(tps));
+    }
+    if request.find_capacity {
+        scenario = scenario.find_capacity();
+    }
+    let instances = request.max_concurrency.unwrap_or(DEFAULT_MAX_CONCURRENCY);
+    scenario.max_concurrency(instances.min(limits.max_concurrency) as usize)
 }

@@ -3,13 +3,9 @@
 mod lenient;
 mod targets;
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use super::RunLimits;
-use crate::config::{DEFAULT_MAX_CONCURRENCY, Hint};
-use crate::scenario::Scenario;
 
 /// The longest time that anything is given, beside the limit for runs.
 const LONGEST_SECONDS: f64 = 86_400.0;
@@ -144,35 +140,6 @@ impl RunRequest {
             Some(args) if !allows_targets => targets::refuse(args, "args"),
             _ => Ok(()),
         }
-    }
-
-    /// Configures a scenario as asked for. The request has been checked.
-    pub(crate) fn configure(&self, mut scenario: Scenario, limits: &RunLimits) -> Scenario {
-        let duration = self.duration.map_or(limits.max_duration, Duration::from_secs_f64);
-        scenario = scenario.duration(duration.min(limits.max_duration));
-        if let Some(tps) = self.max_tps {
-            scenario = scenario.tps(tps);
-        }
-        if let Some(error_rate) = self.error_rate {
-            scenario = scenario.error_rate(error_rate);
-        }
-        if let Some(LatencyLimit { latency, quantile }) = self.latency {
-            scenario = scenario.latency(Duration::from_secs_f64(latency), quantile);
-        }
-        if let Some(timeout) = self.timeout {
-            scenario = scenario.timeout(Duration::from_secs_f64(timeout));
-        }
-        if let Some(instances) = self.hints.and_then(|hints| hints.concurrency) {
-            scenario = scenario.hint(Hint::Concurrency(instances as usize));
-        }
-        if let Some(tps) = self.hints.and_then(|hints| hints.tps) {
-            scenario = scenario.hint(Hint::Tps(tps));
-        }
-        if self.find_capacity {
-            scenario = scenario.find_capacity();
-        }
-        let instances = self.max_concurrency.unwrap_or(DEFAULT_MAX_CONCURRENCY);
-        scenario.max_concurrency(instances.min(limits.max_concurrency) as usize)
     }
 }
 

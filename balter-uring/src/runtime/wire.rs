@@ -20,6 +20,9 @@ const LONGEST_NAME: usize = 256;
 /// Counts beyond this are no counts of a window: at 10 million a second it would be a year's.
 const HIGHEST_COUNT: u64 = 1 << 48;
 
+/// A window that waited for its coordinator through a partition of a day is still one.
+const LONGEST_NS: u64 = 86_400_000_000_000;
+
 /// From the coordinator to a worker.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Command {
@@ -279,9 +282,9 @@ impl Window {
         names: &mut Names,
         window: &mut ShardWindow,
     ) -> Result<(), MalformedWindow> {
-        if self.end_ns < self.start_ns {
-            return Err(MalformedWindow("an end before its start"));
-        }
+        let Some(length_ns @ ..=LONGEST_NS) = self.end_ns.checked_sub(self.start_ns) else {
+            return Err(MalformedWindow("an impossible length"));
+        };
         if self.failures.len() != FailureClass::COUNT {
             return Err(MalformedWindow("other classes of failures"));
         }
@@ -293,7 +296,7 @@ impl Window {
         window.backlog = checked(self.backlog)?;
         window.instances = self.instances;
         window.in_flight = self.in_flight;
-        window.idle_ns = self.idle_ns;
+        window.idle_ns = self.idle_ns.min(length_ns);
         window.service_sum_ns = self.service_sum_ns;
         for (sum, &count) in window.failures.iter_mut().zip(&self.failures) {
             *sum = checked(count)?;

@@ -58,23 +58,21 @@ fn searched() -> Scenario {
     scenario.tps(1_000_000).latency(Duration::from_millis(500), 0.99)
 }
 
-/// Leads `nodes` nodes of `shards` shards through `rounds` windows, each node with `transactions`
-/// in each.
-#[must_use]
-pub fn lead(nodes: usize, shards: usize, rounds: usize, transactions: u64) -> Vec<LeadCost> {
+/// A run of so many nodes that nobody is connected to.
+pub(super) fn to_be_led(nodes: usize) -> Lead {
     let peers = (0..nodes).map(|index| Peer {
         name: index.to_string(),
         address: ([127, 0, 0, 1], 1).into(),
         version: String::new(),
         protocol: PROTOCOL,
         scenarios: Vec::new(),
-        cores: shards as u32,
+        cores: 1,
         state: PeerState::Alive,
         reason: None,
         is_self: false,
     });
-    let (_peers, peers) = watch::channel(Arc::new(peers.collect::<Vec<_>>()));
-    let (_leaving, leaving) = watch::channel(false);
+    let (_, peers) = watch::channel(Arc::new(peers.collect::<Vec<_>>()));
+    let (_, leaving) = watch::channel(false);
     let config = RuntimeConfig { limits: RunLimits::default(), ..RuntimeConfig::default() };
     let node = Node {
         name: "0".into(),
@@ -87,15 +85,25 @@ pub fn lead(nodes: usize, shards: usize, rounds: usize, transactions: u64) -> Ve
         peers,
         leaving,
     };
-    let (mut lead, _entry) = Lead::new(&node, RunRequest::default(), searched());
+    let (mut lead, _) = Lead::new(&node, RunRequest::default(), searched());
     lead.set_goal();
+    lead.members.extend(
+        (0..nodes).map(|index| Member::new(&index.to_string(), ([127, 0, 0, 1], 1).into())),
+    );
+    (lead.start_ns, lead.end_ns) = (1, u64::MAX);
+    lead
+}
+
+/// Leads `nodes` nodes of `shards` shards through `rounds` windows, each node with `transactions`
+/// in each.
+#[must_use]
+pub fn lead(nodes: usize, shards: usize, rounds: usize, transactions: u64) -> Vec<LeadCost> {
+    let mut lead = to_be_led(nodes);
     let mut inboxes = Vec::new();
-    for index in 0..nodes {
+    for member in &mut lead.members {
         let (commands, inbox) = mpsc::channel(4);
         inboxes.push(inbox);
-        let mut member = Member::new(&index.to_string(), ([127, 0, 0, 1], 1).into());
         member.commands = Some(commands);
-        lead.members.push(member);
     }
     let mut random = 0x9E37_79B9_7F4A_7C15_u64;
     let mut holds = vec![0; nodes];
@@ -131,8 +139,6 @@ pub fn lead(nodes: usize, shards: usize, rounds: usize, transactions: u64) -> Ve
         for (index, bytes) in reports.iter().enumerate() {
             lead.report(index, Report::decode(&bytes[..]).expect("what was encoded"));
         }
-        lead.start_ns = 1;
-        lead.end_ns = u64::MAX;
         let now = lead.clock.now();
         lead.decide(now);
         lead.grant(now);

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::*;
-use crate::runtime::RuntimeConfig;
 use crate::runtime::registry::Registry;
 use crate::runtime::runs::Runs;
 use crate::runtime::service::{PATH, WorkerService};
 use crate::runtime::worker::Workers;
+use crate::runtime::{RuntimeConfig, wire};
 
 #[crate::scenario]
 async fn nothing() {
@@ -177,4 +177,56 @@ async fn a_run_that_no_node_can_start_says_why() {
     let (view, _) = cluster.run(request(10, 1.0)).await;
     assert_eq!(view.state, RunState::Failed);
     assert!(view.error.as_ref().expect("it says why").contains("no scenario"), "{:?}", view.error);
+}
+
+proptest::proptest! {
+    /// Whatever a node reports, the coordinator does not fall over it.
+    #[test]
+    fn reports_of_a_broken_node_do_no_harm(
+        bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300),
+        (holds, stamp_ns, number) in proptest::arbitrary::any::<(u64, u64, u64)>(),
+        (start_ns, length_ns, count) in proptest::arbitrary::any::<(u64, u64, u64)>(),
+    ) {
+        use prost::Message as _;
+        let mut lead = cost::to_be_led(2);
+        let times = wire::Times { steps: vec![7, 9], counts: vec![count / 2, count - count / 2] };
+        let transaction = wire::Transaction {
+            name: "a".to_owned(),
+            succeeded: count,
+            service: Some(times.clone()),
+            response: Some(times.clone()),
+            lag: Some(times.clone()),
+            ..wire::Transaction::default()
+        };
+        let window = wire::Window {
+            start_ns,
+            end_ns: start_ns.saturating_add(length_ns >> (number % 64)),
+            planned: count,
+            started: count,
+            failures: vec![0; crate::FailureClass::COUNT],
+            transactions: vec![transaction],
+            punctual: Some(times),
+            ..wire::Window::default()
+        };
+        let delivery = |number| {
+            wire::Delivery { number, grant: holds, window: Some(window.clone()) }
+        };
+        let report = Report {
+            boot: 1,
+            ready: true,
+            holds,
+            stamp_ns,
+            windows: vec![delivery(1), delivery(number), delivery(2)],
+            ..Report::default()
+        };
+        lead.report(0, report);
+        if let Ok(report) = Report::decode(&bytes[..]) {
+            lead.report(1, report);
+        }
+        let now = lead.clock.now();
+        lead.decide(now);
+        lead.grant(now);
+        lead.show(now);
+        lead.finish();
+    }
 }
