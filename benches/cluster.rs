@@ -130,7 +130,7 @@ fn disturbed(seconds: f64, tps: f64, disturb: impl FnOnce(&mut Cluster)) -> Seen
     let after = happened..happened + 6.0;
     let short = |&&(time, rate): &&(f64, f64)| after.contains(&time) && rate < tps * 0.9;
     let rates = support::rates(&counts);
-    let back = rates.iter().filter(short).last().map_or(0.0, |&(time, _)| time - happened);
+    let back = rates.iter().rfind(short).map_or(0.0, |&(time, _)| time - happened);
     Seen { back, ..seen(&view, &counts) }
 }
 
