@@ -92,7 +92,7 @@ fn the_snippets_of_the_guide_and_the_readme_compile_with_the_dependency_renamed(
         assert!(snippets.len() >= fewest, "{page} has {} snippets", snippets.len());
         for snippet in &snippets {
             for mark in snippet.info.split(',').skip(1) {
-                assert!(["body", "tokio"].contains(&mark), "{page}, {}: `{mark}`", snippet.line);
+                assert!(["body", "rt", "tokio"].contains(&mark), "{page}, {}: `{mark}`", snippet.line);
             }
             if snippet.has("tokio") && !cfg!(feature = "tokio") {
                 continue;
