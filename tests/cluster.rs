@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use support::{Cluster, NODES, eventually};
 
 /// How this program is led to the test below.
@@ -88,6 +89,39 @@ fn a_node_that_is_cut_off_stops_and_comes_back() {
     // Nothing that it measured is lost.
     assert_eq!(view["counts"]["succeeded"], counts.last().expect("counts").1, "{view}");
     assert_eq!(view["nodes"][2]["state"], "done");
+}
+
+/// A process that stands still knows nothing of it: it must not make up for its share, which the others
+/// have taken over.
+#[test]
+fn a_node_that_stands_still_does_not_make_up_for_it() {
+    let cluster = Cluster::new(&ROLE);
+    let id = cluster.start(0, r#"{"name":"visitor","duration":15,"max_tps":3000}"#);
+    eventually("it is at its goal", || cluster.view(0, &id)["tps"].as_f64() > Some(2_700.0));
+    cluster.nodes[2].signal(Signal::STOP);
+    std::thread::sleep(Duration::from_secs(5));
+    cluster.nodes[2].signal(Signal::CONT);
+    eventually("the node is back", || cluster.view(0, &id)["nodes"][2]["share_tps"] == 1_000);
+    let view = cluster.wait(0, &id);
+    let counts = cluster.counts();
+    never_more_than(3_000.0, &counts);
+    assert_eq!(view["counts"]["succeeded"], counts.last().expect("counts").1, "{view}");
+}
+
+/// What one node would find, found by three.
+#[test]
+fn a_limit_is_searched_for_by_all_nodes_together() {
+    let cluster = Cluster::new(&ROLE);
+    let request = r#"{"name":"visitor","duration":15,"max_tps":2000,
+        "error_rate":0.05,"latency":{"latency":0.5,"quantile":0.9}}"#;
+    let id = cluster.start(2, request);
+    let view = cluster.wait(2, &id);
+    let counts = cluster.counts();
+    assert_eq!(view["counts"]["succeeded"], counts.last().expect("counts").1, "{view}");
+    // The target bears more than that: the search ends at what was asked for.
+    assert_eq!(view["goal_tps"], 2_000, "{view}");
+    assert!(view["tps"].as_f64() > Some(1_800.0), "{view}");
+    never_more_than(2_000.0, &counts);
 }
 
 /// The coordinator is killed: the others stop by themselves, and keep what they measured.

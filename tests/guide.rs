@@ -3,14 +3,18 @@
 //!
 //! They are taken from the pages themselves and checked in a package of their own, since a package
 //! cannot depend on another under two names. A fence of ```` ```rust ```` holds items, one of
-//! ```` ```rust,body ```` what stands in an async `main`; with `tokio` after a comma it needs the
-//! feature `tokio`. What a snippet leaves out stands before it, in a comment that the page does not
+//! ```` ```rust,body ```` what stands in an async `main`; with `tokio` or `rt` after a comma it needs
+//! the feature of that name. What a snippet leaves out stands before it, in a comment that the page does not
 //! show: it begins with a line `<!-- rust` and ends with a line `-->`.
 
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+
+/// Features that a snippet may need, and whether these tests have them.
+const FEATURES: [(&str, bool); 2] =
+    [("rt", cfg!(feature = "rt")), ("tokio", cfg!(feature = "tokio"))];
 
 /// A fenced block of a page.
 #[derive(Debug, PartialEq)]
@@ -92,9 +96,14 @@ fn the_snippets_of_the_guide_and_the_readme_compile_with_the_dependency_renamed(
         assert!(snippets.len() >= fewest, "{page} has {} snippets", snippets.len());
         for snippet in &snippets {
             for mark in snippet.info.split(',').skip(1) {
-                assert!(["body", "rt", "tokio"].contains(&mark), "{page}, {}: `{mark}`", snippet.line);
+                assert!(
+                    ["body", "rt", "tokio"].contains(&mark),
+                    "{page}, {}: `{mark}`",
+                    snippet.line
+                );
             }
-            if snippet.has("tokio") && !cfg!(feature = "tokio") {
+            let is_missing = |(feature, is_on): &(&str, bool)| snippet.has(feature) && !is_on;
+            if FEATURES.iter().any(is_missing) {
                 continue;
             }
             // The compiler's messages name the place by it.
@@ -196,12 +205,11 @@ fn anchor(heading: &str) -> String {
 }
 
 fn manifest(workspace: &Path, names: &[String]) -> String {
-    let (feature, client) = match cfg!(feature = "tokio") {
-        true => (
-            ", features = [\"tokio\"]",
-            "reqwest = { version = \"0.12\", default-features = false, features = [\"json\"] }",
-        ),
-        false => ("", ""),
+    let on = FEATURES.iter().filter(|(_, is_on)| *is_on).map(|(feature, _)| *feature);
+    let features: Vec<_> = on.collect();
+    let client = match cfg!(feature = "tokio") {
+        true => "reqwest = { version = \"0.12\", default-features = false, features = [\"json\"] }",
+        false => "",
     };
     let mut text = format!(
         r#"[package]
@@ -212,7 +220,7 @@ publish = false
 autobins = false
 
 [dependencies]
-balter = {{ package = "balter-uring", path = {:?}{feature} }}
+balter = {{ package = "balter-uring", path = {:?}, features = {features:?} }}
 metrics-exporter-prometheus = {{ version = "0.18", default-features = false, features = ["http-listener"] }}
 tokio = {{ version = "1", features = ["macros", "rt-multi-thread", "time"] }}
 {client}

@@ -61,6 +61,8 @@ pub struct Evidence {
     pub max_instances: u32,
     /// Shards that died during the run.
     pub shards_lost: u32,
+    /// Nodes of a cluster that were lost during the run.
+    pub nodes_lost: u32,
     /// Whether the run was stopped before its time.
     pub stopped: bool,
     /// Share of its time that the hypervisor took from the worst core of a shard, `0.0..=1.0`.
@@ -145,6 +147,13 @@ pub enum Verdict {
     ShardsLost {
         /// How many.
         shards_lost: u32,
+    },
+    /// Nodes of the cluster were lost, and their share of the load until others had taken it over.
+    NodesLost {
+        /// How many.
+        nodes_lost: u32,
+        /// The rate held, transactions a second.
+        achieved_tps: f64,
     },
     /// The generator ran out of file descriptors.
     Descriptors {
@@ -379,6 +388,9 @@ fn fault(evidence: &Evidence, tolerated: u64) -> Option<Verdict> {
     let Evidence { shards_lost, descriptors, ports, memory, panics, .. } = *evidence;
     if shards_lost > 0 {
         Some(Verdict::ShardsLost { shards_lost })
+    } else if evidence.nodes_lost > 0 {
+        let achieved_tps = evidence.achieved_tps();
+        Some(Verdict::NodesLost { nodes_lost: evidence.nodes_lost, achieved_tps })
     } else if descriptors > tolerated {
         Some(Verdict::Descriptors { failures: descriptors })
     } else if ports > tolerated {
@@ -424,6 +436,11 @@ impl fmt::Display for Verdict {
                 f,
                 "{shards_lost} shard(s) of the generator died and their load is missing: \
                  see the error logged for each, then repeat the run"
+            ),
+            Verdict::NodesLost { nodes_lost, achieved_tps } => write!(
+                f,
+                "{nodes_lost} node(s) of the cluster were lost, so that {achieved_tps:.1} \
+                 transactions/s were held: see what became of them, then repeat the run"
             ),
             Verdict::Descriptors { failures } => write!(
                 f,

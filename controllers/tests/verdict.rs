@@ -164,6 +164,7 @@ fn every_verdict_is_one_line_with_its_figures() {
         (judge(&Evidence { memory: 79, ..short() }), vec!["79", "memory"]),
         (judge(&Evidence { panics: 80, ..short() }), vec!["80", "panicked"]),
         (judge(&Evidence { shards_lost: 2, ..short() }), vec!["2 shard"]),
+        (judge(&Evidence { nodes_lost: 2, ..short() }), vec!["2 node"]),
         (judge(&Evidence { instances: 1_000, ..short() }), vec!["1000", "50.0"]),
         (
             judge(&Evidence { busy: 0.97, lag_p99_ns: 3_500_000, ..short() }),

@@ -128,6 +128,11 @@ impl Process {
         Self { child, namespace: namespace.to_owned() }
     }
 
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("it is there");
+    }
+
     /// kill −9.
     pub(crate) fn kill(&mut self) {
         // `ip netns exec` has become the program.

@@ -529,6 +529,7 @@ impl Run {
         let processors = Readings::now(self.shares.iter().map(|share| share.shard.core));
         let statistics = self.steering.statistics(Ending {
             name: self.name,
+            are_nodes: false,
             elapsed_ns: end_ns - self.start_ns,
             instances: self.shares.iter().map(|share| share.instances).sum(),
             stopped: self.stopped_ns.is_some(),

@@ -39,6 +39,8 @@ pub(crate) struct Steering {
 /// How a run ended, as those know who watched it.
 pub(crate) struct Ending {
     pub(crate) name: &'static str,
+    /// The parts are nodes of a cluster, not shards.
+    pub(crate) are_nodes: bool,
     pub(crate) elapsed_ns: u64,
     pub(crate) instances: u32,
     pub(crate) stopped: bool,
@@ -140,11 +142,12 @@ impl Steering {
     }
 
     pub(crate) fn statistics(self, ending: Ending) -> RunStatistics {
-        let Ending { name, elapsed_ns, instances, stopped, stolen, throttled } = ending;
+        let Ending { name, are_nodes, elapsed_ns, instances, stopped, stolen, throttled } = ending;
         self.totals.statistics(Summary {
             stolen,
             throttled,
             name,
+            are_nodes,
             open: matches!(self.load, Load::Rate(_)),
             goal_tps: self.budget.tps,
             asked_tps: self.asked_tps,

@@ -187,6 +187,7 @@ impl Totals {
         };
         let busy = self.parts.iter().map(Part::busy).fold(0.0, f64::max);
         let (lag_p99, response_p99) = (lag.quantile(0.99), response.quantile(0.99));
+        let lost = self.parts.iter().filter(|part| part.lost).count() as u32;
         let evidence = Evidence {
             goal_tps: summary.asked_tps,
             planned: counts.planned,
@@ -205,7 +206,8 @@ impl Totals {
             saturation: summary.saturation,
             instances: self.most_instances,
             max_instances: summary.max_instances,
-            shards_lost: self.parts.iter().filter(|part| part.lost).count() as u32,
+            shards_lost: if summary.are_nodes { 0 } else { lost },
+            nodes_lost: if summary.are_nodes { lost } else { 0 },
             stopped: summary.stopped,
             stolen: summary.stolen.iter().copied().fold(0.0, f64::max),
             throttled: match summary.elapsed_ns {
@@ -301,6 +303,8 @@ fn worst(limit: &Limit, transactions: &[TransactionStatistics]) -> Option<String
 /// What the statistics say beside the sums.
 pub(crate) struct Summary {
     pub(crate) name: &'static str,
+    /// The parts are nodes of a cluster, not shards.
+    pub(crate) are_nodes: bool,
     pub(crate) open: bool,
     pub(crate) goal_tps: u32,
     pub(crate) asked_tps: Option<u32>,

@@ -196,7 +196,10 @@ async fn events(
     Path(id): Path<String>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     // It ends when the run does, after its last state.
-    let states = WatchStream::new(entry(&api, &id)?.view).map(|view| {
+    let mut was_over = false;
+    let states = WatchStream::new(entry(&api, &id)?.view);
+    let states = states.take_while(move |view| !std::mem::replace(&mut was_over, view.is_over()));
+    let states = states.map(|view| {
         let event = Event::default().event("state").json_data(&*view);
         Ok(event.unwrap_or_default())
     });

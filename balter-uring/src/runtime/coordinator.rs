@@ -277,9 +277,13 @@ impl Lead {
     fn report(&mut self, index: usize, mut report: Report) {
         let now = self.clock.now();
         let member = &mut self.members[index];
-        if !report.refused.is_empty() {
-            self.refused.insert(member.name.clone(), std::mem::take(&mut report.refused));
-            member.is_refused = true;
+        // A program that did not fit may have been replaced by one that does.
+        member.is_refused = !report.refused.is_empty();
+        match member.is_refused {
+            true => {
+                self.refused.insert(member.name.clone(), std::mem::take(&mut report.refused));
+            }
+            false => drop(self.refused.remove(&member.name)),
         }
         if report.stop {
             self.stop(Course::Drain);
@@ -543,6 +547,7 @@ impl Lead {
         }
         let mut statistics = self.steering.statistics(Ending {
             name: self.name,
+            are_nodes: true,
             elapsed_ns,
             instances,
             stopped: self.stopped_ns.is_some(),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, watch};
 
-use super::view::{RunRole, RunState, RunView};
+use super::view::{RunRole, RunView};
 use crate::RunStatistics;
 
 /// Runs that are remembered. The oldest of those that are over are forgotten.
@@ -29,7 +29,7 @@ impl RunEntry {
     }
 
     fn is_over(&self) -> bool {
-        matches!(self.view.borrow().state, RunState::Finished | RunState::Failed)
+        self.view.borrow().is_over()
     }
 }
 

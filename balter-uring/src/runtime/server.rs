@@ -8,7 +8,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -19,6 +19,9 @@ const CONNECTIONS: usize = 1024;
 
 /// Time for a TLS handshake, and for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of a connection that are read before its protocol is known.
+const FIRST: usize = 8 * 1024;
 
 /// Streams of one HTTP/2 connection at a time.
 const STREAMS: u32 = 64;
@@ -65,6 +68,11 @@ async fn connection<S>(stream: S, router: Router, mut leaving: watch::Receiver<b
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    // Which protocol it is shows in the first bytes, for which nothing else waits in vain.
+    let mut stream = BufReader::with_capacity(FIRST, stream);
+    if !matches!(timeout(PATIENCE, stream.fill_buf()).await, Ok(Ok([_, ..]))) {
+        return;
+    }
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     builder

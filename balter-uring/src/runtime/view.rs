@@ -135,6 +135,11 @@ impl TransactionView {
 }
 
 impl RunView {
+    /// Nothing about it changes any more.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.state, RunState::Finished | RunState::Failed)
+    }
+
     /// Shows a run under way.
     pub(crate) fn show(&mut self, totals: &Totals) {
         self.counts = totals.counts();

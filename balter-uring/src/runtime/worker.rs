@@ -28,6 +28,9 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// A part that has had no lease for so long is given up: its coordinator will not come back.
 const ABANDONED_NS: u64 = 60_000_000_000;
 
+/// No coordinator can have a node go on for longer without a word.
+const LONGEST_LEASE_NS: u64 = 10_000_000_000;
+
 /// A part that is over is kept so long for a coordinator that lost its connection.
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -209,6 +212,7 @@ impl Part {
         let reported = Arc::clone(&sink);
         let lease = Lease::new(move |window| reported.window(window));
         let window_ns = prepare.window_ns.clamp(50_000_000, 10_000_000_000);
+        let lease_ns = prepare.lease_ns.clamp(500_000_000, LONGEST_LEASE_NS);
         let mut scenario = scenario;
         scenario.config_mut().window = Duration::from_nanos(window_ns);
         let view = RunView {
@@ -224,10 +228,10 @@ impl Part {
             lease,
             sink,
             clock: Clock::get(),
-            beat: Duration::from_nanos(window_ns.min(prepare.lease_ns / BEATS_A_LEASE)),
+            beat: Duration::from_nanos(window_ns.min(lease_ns / BEATS_A_LEASE)),
             state: Mutex::new(State {
                 scenario: Some(scenario),
-                holder: LeaseHolder::new(prepare.lease_ns),
+                holder: LeaseHolder::new(lease_ns),
                 offset: Offset::default(),
                 connections: 0,
                 shards: None,

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Api;
 use super::idempotency::Idempotency;
@@ -16,6 +17,9 @@ use super::problem::Problem;
 use crate::runtime::membership::GossipCounters;
 use crate::runtime::node::Node;
 use crate::runtime::service;
+
+/// Time for a request to come, beside its head.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Served without a token: probes have none, and the page asks for it.
 const OPEN: [&str; 4] = ["/health", "/", "/app.js", "/app.css"];
@@ -140,7 +144,11 @@ fn without_port(host: &str) -> &str {
 /// browsers from doing more with answers than they should.
 pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
     let response = match api.guard.examine(&request, &api.node) {
-        Ok(()) => next.run(request).await,
+        // What streams has answered by then, and goes on.
+        Ok(()) => timeout(PATIENCE, next.run(request)).await.unwrap_or_else(|_| {
+            let detail = "the body of the request did not come";
+            Problem::new(StatusCode::REQUEST_TIMEOUT, detail).into_response()
+        }),
         Err(problem) => problem.into_response(),
     };
     let mut response = as_problem(response);
@@ -187,6 +195,7 @@ fn reason(status: StatusCode) -> Option<&'static str> {
         StatusCode::NOT_FOUND => "not_found",
         StatusCode::METHOD_NOT_ALLOWED => "method",
         StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+        StatusCode::REQUEST_TIMEOUT => "timeout",
         StatusCode::UNSUPPORTED_MEDIA_TYPE => "media_type",
         StatusCode::MISDIRECTED_REQUEST => "host",
         StatusCode::UNPROCESSABLE_ENTITY => "unfit",
@@ -198,8 +207,6 @@ fn reason(status: StatusCode) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
