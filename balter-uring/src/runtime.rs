@@ -187,7 +187,7 @@ pub enum RuntimeError {
     /// The node could not become part of a cluster.
     #[error("the cluster cannot be joined: {0}")]
     Membership(String),
-    /// A scenario's name cannot be told to other nodes, or two have the same.
+    /// The system gives no thread, or no runtime on it.
     #[error("the thread of the node could not be started: {0}")]
     Thread(io::Error),
     /// The thread of the node has ended. Its message is in the log.

@@ -72,14 +72,7 @@ impl Totals {
         mut interval: Option<&mut Histogram<u64>>,
     ) {
         let part = &mut self.parts[part];
-        part.counts.add(&Counts {
-            planned: window.planned,
-            started: window.started,
-            missed: window.missed,
-            succeeded: window.succeeded(),
-            failed: window.failed(),
-            cancelled: window.cancelled(),
-        });
+        part.counts.add(&window.counts());
         part.idle_ns += window.idle_ns;
         part.active_ns += window.end_ns.saturating_sub(window.start_ns);
         for (sum, count) in self.failures.iter_mut().zip(window.failures) {

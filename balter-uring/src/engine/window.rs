@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::recorder::{Bucket, Recorder};
 use crate::failure::FailureClass;
 use crate::handshake::Handshake;
+use crate::statistics::Counts;
 use crate::transaction::TransactionMeta;
 
 /// How the outcome of a transaction counts.
@@ -201,6 +202,18 @@ impl ShardWindow {
                 Box::new(TransactionWindow::new(theirs.name.clone(), open_loop))
             };
             mine.get_or_insert_with(new).add(theirs);
+        }
+    }
+
+    /// What was due, begun and ended in it.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            planned: self.planned,
+            started: self.started,
+            missed: self.missed,
+            succeeded: self.succeeded(),
+            failed: self.failed(),
+            cancelled: self.cancelled(),
         }
     }
 

@@ -3,12 +3,14 @@
 //! their shares.
 
 pub(crate) mod cost;
+mod ending;
 mod link;
 mod member;
+mod shown;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -26,13 +28,13 @@ use crate::RunStatistics;
 use crate::config::Load;
 use crate::engine::budget::Course;
 use crate::engine::clock::Clock;
-use crate::engine::steering::{Ending, Steering};
+use crate::engine::steering::Steering;
 use crate::engine::totals::for_controllers;
 use crate::engine::window::ShardWindow;
 use crate::scenario::Scenario;
-use crate::statistics::NodeStatistics;
 use link::{Event, Links};
 use member::Member;
+use shown::Shown;
 
 /// A worker may use what it was granted for so long after the report that was answered. A node that
 /// is lost keeps its share from the others for this time; a machine that is this busy loses its own.
@@ -47,15 +49,8 @@ const HEAD_START_NS: u64 = 300_000_000;
 /// Nodes that are not ready by then join later.
 const PREPARATION: Duration = Duration::from_secs(5);
 
-/// After the end of a run its nodes have their grace, and then so long for what is on its way; nodes
-/// that cannot be reached have only this.
-const LAST_WORDS_NS: u64 = 3_000_000_000;
-
 /// A part that ends so long before the run does ended by itself. Clocks are told apart by less.
 const EARLY_NS: u64 = 500_000_000;
-
-/// How often what is shown of a run is made anew.
-const SHOWN_NS: u64 = 500_000_000;
 
 /// One run, led.
 pub(crate) struct Lead {
@@ -79,37 +74,14 @@ pub(crate) struct Lead {
     start_ns: u64,
     end_ns: u64,
     stopped_ns: Option<u64>,
+    /// Whoever is not ready by then is not waited for.
+    prepared_by_ns: u64,
     course: Course,
+    is_ended: bool,
     last_decision_ns: u64,
     shown: Shown,
     view: watch::Sender<Arc<RunView>>,
     statistics: Arc<Mutex<Option<Arc<RunStatistics>>>>,
-}
-
-#[derive(Default)]
-struct Shown {
-    at_ns: u64,
-    /// The windows of the last second: when they were merged, what completed, and their length.
-    recent: VecDeque<(u64, u64, u64)>,
-}
-
-impl Shown {
-    fn window(&mut self, now: u64, window: &Window) {
-        self.recent.push_back((now, window.completed(), window.length_ns));
-        while self.recent.front().is_some_and(|&(at, ..)| now - at > 1_000_000_000) {
-            self.recent.pop_front();
-        }
-    }
-
-    fn tps(&self) -> f64 {
-        let sum = |sum: (u64, u64), &(_, completed, length): &(u64, u64, u64)| {
-            (sum.0 + completed, sum.1 + length)
-        };
-        match self.recent.iter().fold((0, 0), sum) {
-            (_, 0) => 0.0,
-            (completed, length) => completed as f64 * 1e9 / length as f64,
-        }
-    }
 }
 
 /// Begins to lead a run. The request and the scenario have been checked.
@@ -169,7 +141,9 @@ impl Lead {
             start_ns: 0,
             end_ns: 0,
             stopped_ns: None,
+            prepared_by_ns: Clock::get().now().saturating_add(nanoseconds(PREPARATION)),
             course: Course::Run,
+            is_ended: false,
             last_decision_ns: 0,
             shown: Shown::default(),
             view,
@@ -186,37 +160,37 @@ impl Lead {
         let mut tick = interval(Duration::from_nanos((self.window_ns / 2).min(250_000_000)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut leaving = self.node.leaving.clone();
-        let prepared_by = self.clock.now() + PREPARATION.as_nanos() as u64;
         loop {
             tokio::select! {
                 event = received.recv() => {
                     let Some(event) = event else { break };
                     self.hear(event);
-                    // What came together is taken in together.
-                    while let Ok(event) = received.try_recv() {
-                        self.hear(event);
-                    }
                 }
-                _ = tick.tick() => {}
+                _ = tick.tick() => self.tick(),
                 () = stop.notified() => self.stop(Course::Drain),
                 Ok(()) = leaving.changed() => self.stop(Course::Drain),
                 Ok(()) = peers.changed() => {
                     self.invite(&peers.borrow_and_update().clone(), &mut links);
-                    continue;
                 }
             }
-            let now = self.clock.now();
-            if self.start_ns == 0 && !self.settle_start(now, prepared_by) {
-                break;
-            }
-            self.decide(now);
-            self.grant(now);
-            self.show(now);
-            if self.is_over(now) {
+            if self.is_ended {
                 break;
             }
         }
         self.finish();
+    }
+
+    /// What is done several times a second, however much is heard.
+    fn tick(&mut self) {
+        let now = self.clock.now();
+        if self.start_ns == 0 && !self.settle_start(now) {
+            self.is_ended = true;
+            return;
+        }
+        self.decide(now);
+        self.grant(now);
+        self.show(now);
+        self.is_ended = self.is_over(now);
     }
 
     /// Asks peers that can take part and have not been asked yet.
@@ -358,11 +332,11 @@ impl Lead {
     }
 
     /// Settles when the run starts, once its nodes are ready. `false` if there will be no run.
-    fn settle_start(&mut self, now: u64, prepared_by: u64) -> bool {
+    fn settle_start(&mut self, now: u64) -> bool {
         if self.course > Course::Run {
             return false;
         }
-        let late = now >= prepared_by;
+        let late = now >= self.prepared_by_ns;
         let waits = self.members.iter().any(|member| !member.is_refused && member.party.is_none());
         let is_ready = self.members.iter().any(|member| member.party.is_some());
         if is_ready && (late || !waits) {
@@ -458,123 +432,5 @@ impl Lead {
                 member.tell(receipt);
             }
         }
-    }
-
-    fn show(&mut self, now: u64) {
-        if now.saturating_sub(self.shown.at_ns) < SHOWN_NS {
-            return;
-        }
-        self.shown.at_ns = now;
-        let tps = self.shown.tps();
-        let nodes = self.members.iter().map(|member| member.view(&self.steering, &self.book));
-        let nodes: Vec<_> = nodes.collect();
-        let instances = self.members.iter().map(|member| member.instances).sum();
-        let elapsed_ns = now.min(self.end_ns).saturating_sub(self.start_ns);
-        let is_draining = self.course > Course::Run || (self.end_ns > 0 && now >= self.end_ns);
-        self.view.send_modify(|view| {
-            let view = Arc::make_mut(view);
-            view.show(&self.steering.totals);
-            if self.start_ns > 0 {
-                view.elapsed = elapsed_ns as f64 / 1e9;
-                view.state = if is_draining { RunState::Draining } else { RunState::Running };
-            }
-            (view.tps, view.goal_tps, view.instances) = (tps, self.book.goal().tps, instances);
-            view.nodes = nodes;
-            view.refused.clone_from(&self.refused);
-        });
-    }
-
-    fn is_over(&self, now: u64) -> bool {
-        if self.start_ns == 0 {
-            return false;
-        }
-        let should_have_ended = self.stopped_ns.unwrap_or(u64::MAX).min(self.end_ns);
-        if now < should_have_ended {
-            // All have ended before their time.
-            return self.members.iter().all(|member| member.is_settled())
-                && self.members.iter().any(|member| member.is_over);
-        }
-        let late_ns = now - should_have_ended;
-        self.members.iter().all(|member| {
-            let patience_ns = match member.commands {
-                Some(_) => self.grace_ns.saturating_add(2 * LAST_WORDS_NS),
-                None if member.is_known_dead && member.is_gone() => 0,
-                None => LAST_WORDS_NS,
-            };
-            member.is_settled() || late_ns > patience_ns
-        })
-    }
-
-    fn finish(mut self) {
-        let elapsed_ns = self
-            .stopped_ns
-            .unwrap_or(u64::MAX)
-            .min(self.end_ns)
-            .max(self.start_ns)
-            .saturating_sub(self.start_ns);
-        for member in &self.members {
-            match member.part {
-                Some(part) if !member.is_over => self.steering.totals.lose(part),
-                _ => {}
-            }
-        }
-        let instances = self.members.iter().map(|member| member.instances).sum();
-        let nodes: Vec<_> = self
-            .members
-            .iter()
-            .filter_map(|member| {
-                let part = &self.steering.totals.parts[member.part?];
-                Some(NodeStatistics {
-                    name: member.name.clone(),
-                    shards: member.shards,
-                    counts: part.counts,
-                    busy: part.busy(),
-                    stolen: member.summary.map_or(0.0, |summary| summary.stolen),
-                    lost: part.lost,
-                })
-            })
-            .collect();
-        let views = self.members.iter().map(|member| member.view(&self.steering, &self.book));
-        let views: Vec<_> = views.collect();
-        let has_started = self.start_ns > 0;
-        let summaries = || self.members.iter().filter_map(|member| member.summary);
-        let throttled_ns = summaries().map(|summary| summary.throttled_ns).max().unwrap_or(0);
-        let mut stolen = vec![0.0; self.steering.totals.parts.len()];
-        for member in &self.members {
-            if let (Some(part), Some(summary)) = (member.part, member.summary) {
-                stolen[part] = summary.stolen;
-            }
-        }
-        let mut statistics = self.steering.statistics(Ending {
-            name: self.name,
-            are_nodes: true,
-            elapsed_ns,
-            instances,
-            stopped: self.stopped_ns.is_some(),
-            stolen,
-            throttled: Duration::from_nanos(throttled_ns),
-        });
-        // Its parts were nodes.
-        statistics.shards.clear();
-        statistics.nodes = nodes;
-        let failure = (!has_started).then(|| {
-            let reasons = self.refused.iter().map(|(name, reason)| format!("{name}: {reason}"));
-            let troubles = self.members.iter().filter_map(|member| {
-                member.trouble.as_ref().map(|trouble| format!("{}: {trouble}", member.name))
-            });
-            let all: Vec<_> = reasons.chain(troubles).collect();
-            format!("no node could start it ({})", all.join("; "))
-        });
-        self.view.send_modify(|view| {
-            let view = Arc::make_mut(view);
-            view.end(&statistics);
-            view.nodes = views;
-            view.refused = self.refused;
-            if failure.is_some() {
-                (view.state, view.verdict, view.error) = (RunState::Failed, None, failure);
-            }
-        });
-        *self.statistics.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
-            Some(Arc::new(statistics));
     }
 }

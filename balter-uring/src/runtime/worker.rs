@@ -1,10 +1,13 @@
 //! This node's part of a run that some node of the cluster leads.
 
+mod offset;
+mod sink;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-use balter_controllers::{Allowance, LeaseGrant, LeaseHolder, Outbox};
+use balter_controllers::{Allowance, LeaseGrant, LeaseHolder};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Status, Streaming};
@@ -13,14 +16,14 @@ use super::node::Node;
 use super::request::RunRequest;
 use super::runs::RunEntry;
 use super::view::{RunRole, RunState, RunView, unix_seconds};
-use super::wire::{self, Command, Delivery, Grant, PROTOCOL, Prepare, Report, Summary};
+use super::wire::{Command, Grant, PROTOCOL, Prepare, Report, Summary};
 use crate::engine::budget::{Budget, Course};
 use crate::engine::clock::Clock;
 use crate::engine::lease::{Lease, Leased, Told};
-use crate::engine::window::ShardWindow;
 use crate::scenario::Scenario;
-use crate::statistics::Counts;
 use crate::{RunError, RunStatistics};
+use offset::Offset;
+use sink::Sink;
 
 /// A coordinator that says nothing for so long is gone, as far as this connection goes.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -33,9 +36,6 @@ const LONGEST_LEASE_NS: u64 = 10_000_000_000;
 
 /// A part that is over is kept so long for a coordinator that lost its connection.
 const KEPT: Duration = Duration::from_secs(60);
-
-/// Windows that were sent and not confirmed. What comes beyond is merged.
-const WINDOWS_ON_THE_WAY: usize = 8;
 
 /// The longest time between two reports: a lease lasts for four of them.
 const BEATS_A_LEASE: u64 = 4;
@@ -69,79 +69,6 @@ struct State {
     wants_stop: bool,
     leaving: bool,
     course: Course,
-}
-
-/// Where the aggregator's thread leaves windows, and where they are fetched to be sent.
-struct Sink {
-    inner: Mutex<Measured>,
-    /// There is something to report.
-    changed: Notify,
-}
-
-struct Measured {
-    outbox: Outbox<Measurement>,
-    /// The grant that is held.
-    holds: u64,
-    /// The one that was held when the current window began.
-    began_under: u64,
-    counts: Counts,
-    instances: u32,
-}
-
-struct Measurement {
-    window: ShardWindow,
-    grant: u64,
-}
-
-/// How far the coordinator's clock is ahead of this one, by the exchange that took the least time.
-#[derive(Clone, Copy, Debug, Default)]
-struct Offset {
-    ahead_ns: i128,
-    delay_ns: Option<u64>,
-}
-
-impl Offset {
-    /// A report left here at `grant.stamp_ns`, and its answer arrived at `now_ns`.
-    fn learn(&mut self, grant: &Grant, now_ns: u64) {
-        let there = grant.sent_ns.saturating_sub(grant.heard_ns);
-        let delay = now_ns.saturating_sub(grant.stamp_ns).saturating_sub(there);
-        if self.delay_ns.is_none_or(|best| delay < best) {
-            let out = i128::from(grant.heard_ns) - i128::from(grant.stamp_ns);
-            let back = i128::from(grant.sent_ns) - i128::from(now_ns);
-            (self.ahead_ns, self.delay_ns) = ((out + back) / 2, Some(delay));
-        }
-    }
-
-    fn here(&self, there_ns: u64) -> u64 {
-        u64::try_from(i128::from(there_ns) - self.ahead_ns).unwrap_or(0)
-    }
-}
-
-impl Sink {
-    fn lock(&self) -> MutexGuard<'_, Measured> {
-        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn window(&self, window: &ShardWindow) {
-        let mut inner = self.lock();
-        inner.counts.add(&Counts {
-            planned: window.planned,
-            started: window.started,
-            missed: window.missed,
-            succeeded: window.succeeded(),
-            failed: window.failed(),
-            cancelled: window.cancelled(),
-        });
-        inner.instances = window.instances;
-        let mut own = ShardWindow::new(true);
-        own.append(window);
-        let (grant, holds) = (inner.began_under, inner.holds);
-        inner.began_under = holds;
-        let measurement = Measurement { window: own, grant };
-        inner.outbox.push(measurement, |sum, next| sum.window.append(&next.window));
-        drop(inner);
-        self.changed.notify_one();
-    }
 }
 
 impl Workers {
@@ -186,6 +113,9 @@ impl Workers {
         }
         let request: RunRequest = serde_json::from_str(&prepare.request)
             .map_err(|error| format!("the request cannot be read: {error}"))?;
+        request
+            .check(&node.config.limits, node.config.allows_targets)
+            .map_err(|error| error.to_string())?;
         let scenario = node.scenario(&request).map_err(|error| error.to_string())?;
         let part = Part::new(node, prepare, request, scenario);
         parts.insert(prepare.run.clone(), Arc::clone(&part));
@@ -199,16 +129,7 @@ impl Workers {
 
 impl Part {
     fn new(node: &Node, prepare: &Prepare, request: RunRequest, scenario: Scenario) -> Arc<Self> {
-        let sink = Arc::new(Sink {
-            inner: Mutex::new(Measured {
-                outbox: Outbox::new(WINDOWS_ON_THE_WAY),
-                holds: 0,
-                began_under: 0,
-                counts: Counts::default(),
-                instances: 0,
-            }),
-            changed: Notify::new(),
-        });
+        let sink = Arc::new(Sink::new());
         let reported = Arc::clone(&sink);
         let lease = Lease::new(move |window| reported.window(window));
         let window_ns = prepare.window_ns.clamp(50_000_000, 10_000_000_000);
@@ -320,14 +241,11 @@ impl Part {
         if stamp_ns <= now && state.holder.take(&LeaseGrant { number, stamp_ns, allowance }) {
             self.tell(&state);
         }
-        let mut measured = self.sink.lock();
-        measured.holds = state.holder.number();
-        measured.outbox.confirmed(grant.confirmed);
+        self.sink.granted(state.holder.number(), grant.confirmed);
         if grant.start_ns == 0 || state.scenario.is_none() || state.shards.is_none() {
             return;
         }
-        measured.began_under = measured.holds;
-        drop(measured);
+        self.sink.begins();
         let scenario = state.scenario.take().expect("seen above");
         if state.course > Course::Run {
             state.summary = Some(Summary::default());
@@ -400,9 +318,7 @@ impl Part {
                 self.drain();
             }
             if !is_over {
-                let measured = self.sink.lock();
-                let (counts, instances) = (measured.counts, measured.instances);
-                drop(measured);
+                let (counts, instances) = self.sink.counts();
                 self.view.send_modify(|view| {
                     let view = Arc::make_mut(view);
                     (view.counts, view.instances, view.goal_tps) = (counts, instances, goal_tps);
@@ -422,21 +338,14 @@ impl Part {
     }
 
     fn connect(&self) -> u64 {
-        self.sink.lock().outbox.reconnected();
+        self.sink.reconnected();
         let mut state = self.state();
         state.connections += 1;
         state.connections
     }
 
     fn report(&self, boot: u64) -> Report {
-        let mut measured = self.sink.lock();
-        let mut windows = Vec::new();
-        while let Some((number, measurement)) = measured.outbox.send() {
-            let window = Some(wire::Window::of(&measurement.window));
-            windows.push(Delivery { number, grant: measurement.grant, window });
-        }
-        let is_delivered = measured.outbox.is_empty();
-        drop(measured);
+        let (windows, is_delivered) = self.sink.deliveries();
         let state = self.state();
         Report {
             refused: state.failure.clone().unwrap_or_default(),
