@@ -245,6 +245,12 @@ fn without_the_token_nothing_is_told_or_done() {
 }
 
 #[test]
+fn the_token_is_not_in_what_is_printed() {
+    let printed = format!("{:?}", BalterRuntime::new().token(TOKEN));
+    assert!(!printed.contains(TOKEN), "{printed}");
+}
+
+#[test]
 fn a_request_that_is_sent_again_starts_nothing_again() {
     let node = open_node();
     let address = node.address();

@@ -57,6 +57,7 @@ mod view;
 mod wire;
 mod worker;
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -76,6 +77,22 @@ pub const DEFAULT_PORT: u16 = 7621;
 /// A shorter token could be guessed.
 const SHORTEST_TOKEN: usize = 16;
 
+/// A token, which is not to be read in logs.
+#[derive(Clone)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
 /// What a node is told before it starts.
 #[derive(Clone, Debug)]
 pub(crate) struct RuntimeConfig {
@@ -83,7 +100,7 @@ pub(crate) struct RuntimeConfig {
     pub(crate) port: u16,
     pub(crate) advertise: Option<SocketAddr>,
     pub(crate) peers: Vec<String>,
-    pub(crate) token: Option<String>,
+    pub(crate) token: Option<Secret>,
     pub(crate) tls: Option<Tls>,
     pub(crate) limits: RunLimits,
     pub(crate) allowed_hosts: Vec<String>,
@@ -118,14 +135,14 @@ impl RuntimeConfig {
             use subtle::ConstantTimeEq as _;
             // Of digests, so that not even the length of the token can be measured.
             let digest = |bytes: &[u8]| ring::digest::digest(&ring::digest::SHA256, bytes);
-            digest(given).as_ref().ct_eq(digest(token.as_bytes()).as_ref()).into()
+            digest(given).as_ref().ct_eq(digest(token.0.as_bytes()).as_ref()).into()
         })
     }
 
     fn check(&self) -> Result<(), RuntimeError> {
         match &self.token {
-            Some(token) if token.len() < SHORTEST_TOKEN => Err(RuntimeError::ShortToken),
-            Some(token) if !token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Some(Secret(token)) if token.len() < SHORTEST_TOKEN => Err(RuntimeError::ShortToken),
+            Some(Secret(token)) if !token.bytes().all(|byte| byte.is_ascii_graphic()) => {
                 Err(RuntimeError::UnfitToken)
             }
             None if !self.bind.is_loopback() && !self.is_open => {
@@ -216,7 +233,7 @@ impl BalterRuntime {
     /// where it is set, is its token.
     pub fn new() -> Self {
         let token = std::env::var("BALTER_TOKEN").ok().filter(|token| !token.is_empty());
-        Self { config: RuntimeConfig { token, ..RuntimeConfig::default() } }
+        Self { config: RuntimeConfig { token: token.map(Secret), ..RuntimeConfig::default() } }
     }
 
     /// The port to listen on, for TCP (API and nodes) and UDP (gossip); 7621 if not set, 0 for any
@@ -251,7 +268,7 @@ impl BalterRuntime {
     /// cluster. Clients send it as `Authorization: Bearer …`; gossip is signed with a key made of it.
     /// Without TLS whoever can read the network can read it.
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.config.token = Some(token.into());
+        self.config.token = Some(Secret(token.into()));
         self
     }
 
@@ -289,8 +306,9 @@ impl BalterRuntime {
         self
     }
 
-    /// What nodes have to agree on to carry a run together; the version of this crate if not set.
-    /// Set it to the version of your program, so that nodes with other scenarios are not mixed.
+    /// What nodes have to agree on to carry a run together. If not set, it is the version of this
+    /// crate and a digest of the program, so that all have to run the same. Set it where they cannot,
+    /// as on machines with different processors.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.config.version = Some(version.into());
         self

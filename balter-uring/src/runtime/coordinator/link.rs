@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::runtime::Secret;
 use crate::runtime::node::Node;
 use crate::runtime::service;
 use crate::runtime::wire::{Command, Prepare, Report};
@@ -74,7 +75,11 @@ async fn hold(
     events: &mpsc::Sender<Event>,
 ) -> String {
     let connecting = async {
-        service::connect(node.config.endpoint(address)?, node.config.token.as_deref()).await
+        service::connect(
+            node.config.endpoint(address)?,
+            node.config.token.as_ref().map(Secret::as_str),
+        )
+        .await
     };
     let (commands, mut reports) = match timeout(SILENCE, connecting).await {
         Ok(Ok(connected)) => connected,
