@@ -70,6 +70,8 @@
 //! * `tls`, on by default: `https` URLs in [`http::Client`].
 //! * `json`: bodies of requests and responses as JSON.
 //! * `serde`: [`RunStatistics`] can be serialized and deserialized.
+//! * `rt`: clusters. `runtime::BalterRuntime` makes the program a node that takes requests over HTTP and
+//!   carries runs together with other nodes; every `#[scenario]` is known to it by its name.
 //! * `tokio`: clients made for tokio, such as reqwest, work inside scenarios. They find the context
 //!   of a runtime there, whose I/O goes on in threads of its own. It is the slow road: each answer
 //!   crosses from one thread to another, where [`http::Client`] and [`net`] stay on the shard.
