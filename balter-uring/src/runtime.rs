@@ -66,7 +66,7 @@ use arguments::Arguments;
 pub(crate) use coordinator::cost as lead_cost;
 pub use limits::RunLimits;
 pub use peers::{Peer, PeerState};
-pub use request::{Hints, LatencyLimit, RequestError, RunRequest};
+pub use request::{Hints, LatencyLimit, RequestError, RunRequest, Spacing};
 pub use running::RunningNode;
 pub use tls::Tls;
 pub use view::{NodeView, RunRole, RunState, RunView, TransactionView};

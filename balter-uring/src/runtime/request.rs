@@ -40,9 +40,22 @@ pub struct RunRequest {
     /// Seconds that one transaction may take.
     #[serde(default, with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<f64>,
+    /// How transactions are spaced; evenly if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrival: Option<Spacing>,
     /// End the run when the highest rate within its limits has been found.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub find_capacity: bool,
+}
+
+/// How transactions are spaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Spacing {
+    /// Evenly.
+    Constant,
+    /// At random, as those of many users who know nothing of each other.
+    Poisson,
 }
 
 /// A limit on the response time.
@@ -231,6 +244,7 @@ mod tests {
             json!({ "name": "a", "latency": { "latency": 1 } }),
             json!({ "name": "a", "latency": 0.02 }),
             json!({ "name": "a", "duration": "NaN", "max_tps": 1 }),
+            json!({ "name": "a", "max_tps": 1, "arrival": "bursts" }),
         ];
         for request in malformed {
             let error = check(&request).expect_err("malformed");

@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-use balter_controllers::{Allowance, LeaseGrant, LeaseHolder};
+use balter_controllers::{Allowance, Arrival, LeaseGrant, LeaseHolder};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Status, Streaming};
 
 use super::node::Node;
-use super::request::RunRequest;
+use super::request::{RunRequest, Spacing};
 use super::runs::RunEntry;
 use super::view::{RunRole, RunState, RunView, unix_seconds};
 use super::wire::{Command, Grant, PROTOCOL, Prepare, Report, Summary};
@@ -135,7 +135,13 @@ impl Part {
         let window_ns = prepare.window_ns.clamp(50_000_000, 10_000_000_000);
         let lease_ns = prepare.lease_ns.clamp(500_000_000, LONGEST_LEASE_NS);
         let mut scenario = scenario;
-        scenario.config_mut().window = Duration::from_nanos(window_ns);
+        let config = scenario.config_mut();
+        config.window = Duration::from_nanos(window_ns);
+        if request.arrival == Some(Spacing::Poisson) {
+            // Each node has a sequence of its own.
+            let run = u64::from_str_radix(&prepare.run, 16).unwrap_or(0);
+            config.arrival = Arrival::Poisson { seed: run ^ u64::from(prepare.part) };
+        }
         let view = RunView {
             id: prepare.run.clone(),
             role: RunRole::Worker,

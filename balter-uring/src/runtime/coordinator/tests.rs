@@ -12,7 +12,7 @@ use crate::runtime::registry::Registry;
 use crate::runtime::runs::Runs;
 use crate::runtime::service::{PATH, WorkerService};
 use crate::runtime::worker::Workers;
-use crate::runtime::{RuntimeConfig, wire};
+use crate::runtime::{RuntimeConfig, Spacing, wire};
 
 #[crate::scenario]
 async fn nothing() {
@@ -150,6 +150,18 @@ async fn nodes_that_do_not_fit_are_refused_with_the_reason() {
     assert!(view.refused[&all[2].name].contains("no scenario `nothing`"), "{:?}", view.refused);
     assert!(view.refused[&all[3].name].contains("run the same program"), "{:?}", view.refused);
     assert!((490..=500).contains(&statistics.counts.planned), "{:?}", statistics.counts);
+}
+
+#[tokio::test]
+async fn transactions_come_at_random_if_asked_for() {
+    let cluster = Cluster::new(2).await;
+    let request = RunRequest { arrival: Some(Spacing::Poisson), ..request(1_000, 2.0) };
+    let (_, statistics) = cluster.run(request).await;
+    let counts: Vec<_> = statistics.nodes.iter().map(|node| node.counts.planned).collect();
+    assert!(statistics.counts.add_up());
+    assert!((1_400..2_600).contains(&statistics.counts.planned), "{counts:?}");
+    // Two sequences, not the same one twice.
+    assert_ne!(counts[0], counts[1]);
 }
 
 #[tokio::test]
