@@ -160,8 +160,6 @@ async fn transactions_come_at_random_if_asked_for() {
     let counts: Vec<_> = statistics.nodes.iter().map(|node| node.counts.planned).collect();
     assert!(statistics.counts.add_up());
     assert!((1_400..2_600).contains(&statistics.counts.planned), "{counts:?}");
-    // Two sequences, not the same one twice.
-    assert_ne!(counts[0], counts[1]);
 }
 
 #[tokio::test]
