@@ -31,6 +31,9 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// A part that has had no lease for so long is given up: its coordinator will not come back.
 const ABANDONED_NS: u64 = 60_000_000_000;
 
+/// One that has not begun was given up sooner: its run was stopped before, or its coordinator died.
+const FORGOTTEN_NS: u64 = 10_000_000_000;
+
 /// No coordinator can have a node go on for longer without a word.
 const LONGEST_LEASE_NS: u64 = 10_000_000_000;
 
@@ -217,9 +220,17 @@ impl Part {
         state.course = state.course.max(Course::Drain);
         self.tell(&state);
         if state.scenario.take().is_some() {
-            // It never began.
-            state.summary = Some(Summary::default());
+            self.never_began(&mut state);
         }
+    }
+
+    fn never_began(&self, state: &mut State) {
+        state.summary = Some(Summary::default());
+        self.view.send_modify(|view| {
+            let view = Arc::make_mut(view);
+            let error = "it was stopped before it began, or its coordinator was lost".to_owned();
+            (view.state, view.error) = (RunState::Failed, Some(error));
+        });
     }
 
     fn tell(&self, state: &State) {
@@ -254,7 +265,7 @@ impl Part {
         self.sink.begins();
         let scenario = state.scenario.take().expect("seen above");
         if state.course > Course::Run {
-            state.summary = Some(Summary::default());
+            self.never_began(&mut state);
             return;
         }
         let longest = u64::try_from(limits.max_duration.as_nanos()).unwrap_or(u64::MAX);
@@ -315,7 +326,9 @@ impl Part {
             state.wants_stop |= stop;
             let now = self.clock.now();
             let last_ns = state.holder.until_ns().max(created_ns);
-            let abandoned = now.saturating_sub(last_ns) > ABANDONED_NS;
+            let has_begun = state.scenario.is_none();
+            let patience_ns = if has_begun { ABANDONED_NS } else { FORGOTTEN_NS };
+            let abandoned = now.saturating_sub(last_ns) > patience_ns;
             let goal_tps = state.holder.allowance(now).tps;
             let is_over = state.summary.is_some();
             drop(state);

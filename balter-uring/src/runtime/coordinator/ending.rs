@@ -92,7 +92,10 @@ impl Lead {
                 member.trouble.as_ref().map(|trouble| format!("{}: {trouble}", member.name))
             });
             let all: Vec<_> = reasons.chain(troubles).collect();
-            format!("no node could start it ({})", all.join("; "))
+            match self.stopped_ns {
+                Some(_) => "it was stopped before it began".to_owned(),
+                None => format!("no node could start it ({})", all.join("; ")),
+            }
         });
         self.view.send_modify(|view| {
             let view = Arc::make_mut(view);

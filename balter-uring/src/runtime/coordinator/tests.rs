@@ -240,3 +240,16 @@ proptest::proptest! {
         lead.finish();
     }
 }
+
+#[tokio::test]
+async fn a_run_that_is_stopped_before_it_begins_says_so() {
+    let cluster = Cluster::new(1).await;
+    let id = cluster.nodes[0].start(request(10, 5.0)).expect("it starts");
+    let entry = cluster.nodes[0].runs.get(&id).expect("it is known");
+    entry.stop.notify_one();
+    let mut view = entry.view;
+    while view.changed().await.is_ok() {}
+    let view = view.borrow();
+    assert_eq!(view.state, RunState::Failed);
+    assert!(view.error.as_ref().is_some_and(|error| error.contains("before it began")), "{view:?}");
+}

@@ -41,6 +41,8 @@ function time(seconds) {
   return `${(seconds * factor).toPrecision(3)} ${unit}`;
 }
 
+const percent = (share) => `${Number((share * 100).toPrecision(6))} %`;
+
 // ---- nodes and scenarios
 
 async function cluster() {
@@ -89,9 +91,9 @@ function chart(svg, a, b, label) {
 function asked(request) {
   const words = [];
   if (request.max_tps) words.push(`${whole.format(request.max_tps)} transactions/s at most`);
-  if (request.error_rate) words.push(`errors at most ${request.error_rate * 100} %`);
+  if (request.error_rate) words.push(`errors at most ${percent(request.error_rate)}`);
   if (request.latency) {
-    words.push(`${request.latency.quantile * 100} % within ${time(request.latency.latency)}`);
+    words.push(`${percent(request.latency.quantile)} within ${time(request.latency.latency)}`);
   }
   if (request.duration) words.push(`${request.duration} s`);
   if (request.args) words.push(JSON.stringify(request.args));
