@@ -130,6 +130,24 @@ async fn a_node_that_joins_takes_its_share() {
 }
 
 #[tokio::test]
+async fn a_node_that_leaves_hands_its_share_over() {
+    let cluster = Cluster::new(2).await;
+    let run = cluster.run(request(1_000, 5.0));
+    let leave = async {
+        tokio::time::sleep(Duration::from_millis(2_000)).await;
+        cluster.nodes[1].workers.leave();
+    };
+    let ((view, statistics), ()) = tokio::join!(run, leave);
+    assert_eq!(view.state, RunState::Finished);
+    assert!(statistics.counts.add_up());
+    assert!(statistics.nodes.iter().all(|node| !node.lost), "{:?}", statistics.nodes);
+    assert!(statistics.elapsed > Duration::from_secs(4), "{:?}", statistics.elapsed);
+    let shares: Vec<_> = statistics.nodes.iter().map(|node| node.counts.started).collect();
+    assert!(shares[0] > shares[1] + 1_000, "{shares:?}");
+    assert!((4_000..=5_000).contains(&statistics.counts.planned), "{:?}", statistics.counts);
+}
+
+#[tokio::test]
 async fn nodes_that_do_not_fit_are_refused_with_the_reason() {
     let mut cluster = Cluster::new(4).await;
     let mut all = cluster.peers.borrow().to_vec();
