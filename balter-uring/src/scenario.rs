@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::RunError;
 use crate::config::{Hint, Load, Observer, Progress, RunConfig};
+use crate::engine::clock::nanoseconds;
 #[cfg(feature = "rt")]
 use crate::engine::lease::Leased;
 use crate::engine::run::{Factory, Maker};
@@ -188,7 +189,7 @@ impl Scenario {
             quantile > 0.0 && quantile < 1.0,
             "the quantile must be above 0 and below 1, as 0.95"
         );
-        let bound_ns = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        let bound_ns = nanoseconds(latency);
         let same =
             |limit: &Limit| matches!(limit, Limit::Latency { quantile: q, .. } if *q == quantile);
         self.config.limits.retain(|limit| !same(limit));

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::engine::clock::Clock;
+use crate::engine::clock::{Clock, nanoseconds};
 use crate::engine::pool;
 use crate::{PreflightError, RunError};
 
@@ -224,8 +224,4 @@ impl TargetBuilder {
             Err(_) => Err(failed("its shard has ended".to_owned()).into()),
         }
     }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,6 @@
 //! Waiting inside a scenario.
 
+use crate::engine::clock::nanoseconds;
 use std::time::Duration;
 
 use crate::engine::shard;
@@ -23,7 +24,7 @@ use crate::engine::timers::SleepUntil;
 /// ```
 pub async fn sleep(duration: Duration) {
     let shard = shard::current().expect("balter_uring::time::sleep is for code inside a scenario");
-    let wait = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    let wait = nanoseconds(duration);
     let at = shard.now().saturating_add(wait);
     SleepUntil::new(shard, at).await;
 }

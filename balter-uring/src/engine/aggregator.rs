@@ -10,7 +10,7 @@ use futures_channel::oneshot;
 
 use super::Request;
 use super::budget::{Budget, BudgetSlot, Course, budgets, share_among};
-use super::clock::Clock;
+use super::clock::{Clock, nanoseconds};
 #[cfg(feature = "rt")]
 use super::lease::Lease;
 use super::observed::Observed;
@@ -535,6 +535,7 @@ impl Run {
             stopped: self.stopped_ns.is_some(),
             stolen: processors.stolen_since(&self.processors),
             throttled: processors.throttled_since(&self.processors),
+            shards_lost: 0,
         });
         if !statistics.counts.add_up() {
             // Said rather than asserted: this thread leads all runs.
@@ -551,10 +552,6 @@ impl Run {
             let _ = done.send(Ok(statistics));
         }
     }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The shards' shares of what the run may use. With fewer instances ever allowed than there are

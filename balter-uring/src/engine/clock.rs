@@ -41,6 +41,11 @@ impl Clock {
     }
 }
 
+/// A duration in nanoseconds; what is longer than 584 years is as long as that.
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

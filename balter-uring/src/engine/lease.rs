@@ -31,8 +31,9 @@ impl Lease {
 
     /// Tells the run what it may use.
     pub(crate) fn tell(&self, told: Told) {
-        let course = self.lock().course.max(told.course);
-        *self.lock() = Told { course, ..told };
+        let mut place = self.lock();
+        *place = Told { course: place.course.max(told.course), ..told };
+        drop(place);
         pool::aggregator().send(Control::Told);
     }
 

@@ -47,6 +47,8 @@ pub(crate) struct Ending {
     /// Share of each part's core that the hypervisor took.
     pub(crate) stolen: Vec<f64>,
     pub(crate) throttled: Duration,
+    /// Shards that the nodes have lost; of its own shards a run knows that itself.
+    pub(crate) shards_lost: u32,
 }
 
 impl Steering {
@@ -142,10 +144,20 @@ impl Steering {
     }
 
     pub(crate) fn statistics(self, ending: Ending) -> RunStatistics {
-        let Ending { name, are_nodes, elapsed_ns, instances, stopped, stolen, throttled } = ending;
+        let Ending {
+            name,
+            are_nodes,
+            elapsed_ns,
+            instances,
+            stopped,
+            stolen,
+            throttled,
+            shards_lost,
+        } = ending;
         self.totals.statistics(Summary {
             stolen,
             throttled,
+            shards_lost,
             name,
             are_nodes,
             open: matches!(self.load, Load::Rate(_)),

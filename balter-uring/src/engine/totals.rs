@@ -199,7 +199,7 @@ impl Totals {
             saturation: summary.saturation,
             instances: self.most_instances,
             max_instances: summary.max_instances,
-            shards_lost: if summary.are_nodes { 0 } else { lost },
+            shards_lost: if summary.are_nodes { summary.shards_lost } else { lost },
             nodes_lost: if summary.are_nodes { lost } else { 0 },
             stopped: summary.stopped,
             stolen: summary.stolen.iter().copied().fold(0.0, f64::max),
@@ -305,6 +305,7 @@ pub(crate) struct Summary {
     /// Share of each shard's core that the hypervisor took.
     pub(crate) stolen: Vec<f64>,
     pub(crate) throttled: Duration,
+    pub(crate) shards_lost: u32,
     pub(crate) elapsed_ns: u64,
     pub(crate) instances: u32,
     pub(crate) max_instances: u32,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::clock::nanoseconds;
 use super::recorder::{Bucket, Recorder};
 use crate::failure::FailureClass;
 use crate::handshake::Handshake;
@@ -272,7 +273,7 @@ impl ShardWindow {
     }
 
     pub(crate) fn record_handshake(&mut self, handshake: Handshake) {
-        let time_ns = u64::try_from(handshake.time.as_nanos()).unwrap_or(u64::MAX);
+        let time_ns = nanoseconds(handshake.time);
         self.handshakes.get_or_insert_with(Recorder::new).record(Bucket::of(time_ns));
         self.resumed_handshakes += u64::from(handshake.resumed);
     }

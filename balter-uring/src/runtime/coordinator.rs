@@ -23,11 +23,11 @@ use super::peers::{Peer, PeerState};
 use super::request::RunRequest;
 use super::runs::RunEntry;
 use super::view::{RunState, RunView, unix_seconds};
-use super::wire::{Grant, Names, PROTOCOL, Prepare, Report};
+use super::wire::{Grant, Names, PROTOCOL, Prepare, Report, Summary};
 use crate::RunStatistics;
 use crate::config::Load;
 use crate::engine::budget::Course;
-use crate::engine::clock::Clock;
+use crate::engine::clock::{Clock, nanoseconds};
 use crate::engine::steering::Steering;
 use crate::engine::totals::for_controllers;
 use crate::engine::window::ShardWindow;
@@ -61,6 +61,9 @@ pub(crate) struct Lead {
     steering: Steering,
     book: LeaseBook,
     members: Vec<Member>,
+    /// As the totals have them: one for each process that took part, so that a node that was started
+    /// again has two.
+    parts: Vec<Part>,
     /// Nodes that take no part, and why.
     refused: BTreeMap<String, String>,
     names: Names,
@@ -82,6 +85,14 @@ pub(crate) struct Lead {
     shown: Shown,
     view: watch::Sender<Arc<RunView>>,
     statistics: Arc<Mutex<Option<Arc<RunStatistics>>>>,
+}
+
+/// A process's part of the run, beside its counts.
+struct Part {
+    /// Of its node.
+    name: String,
+    shards: u32,
+    summary: Option<Summary>,
 }
 
 /// Begins to lead a run. The request and the scenario have been checked.
@@ -121,7 +132,6 @@ impl Lead {
         let name = scenario.name();
         let config = scenario.settle(limits.max_tps);
         let duration = config.duration.unwrap_or(limits.max_duration).min(limits.max_duration);
-        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let entry = RunEntry { view: watched, statistics: Arc::clone(&statistics), stop };
         let lead = Self {
             node: node.clone(),
@@ -131,6 +141,7 @@ impl Lead {
             steering: Steering::new(config, std::iter::empty()),
             book: LeaseBook::new(LeaseConfig { length_ns: LEASE_NS, margin_ns: MARGIN_NS }),
             members: Vec::new(),
+            parts: Vec::new(),
             refused: BTreeMap::new(),
             names: Names::default(),
             scratch: ShardWindow::new(matches!(config.load, Load::Rate(_))),
@@ -167,8 +178,8 @@ impl Lead {
                     self.hear(event);
                 }
                 _ = tick.tick() => self.tick(),
-                () = stop.notified() => self.stop(Course::Drain),
-                Ok(()) = leaving.changed() => self.stop(Course::Drain),
+                () = stop.notified() => self.stop(),
+                Ok(()) = leaving.changed() => self.stop(),
                 Ok(()) = peers.changed() => {
                     self.invite(&peers.borrow_and_update().clone(), &mut links);
                 }
@@ -260,7 +271,7 @@ impl Lead {
             false => drop(self.refused.remove(&member.name)),
         }
         if report.stop {
-            self.stop(Course::Drain);
+            self.stop();
         }
         let member = &mut self.members[index];
         if !report.ready || member.is_refused {
@@ -268,7 +279,7 @@ impl Lead {
         }
         if member.boot.is_some_and(|boot| boot != report.boot) {
             // Another process at the same place: what the one before did not tell is lost.
-            if let (Some(party), Some(part)) = (member.party, member.part) {
+            if let (Some(party), Some(part), false) = (member.party, member.part, member.is_over) {
                 self.book.silent(party);
                 self.steering.totals.lose(part);
             }
@@ -277,8 +288,14 @@ impl Lead {
         member.boot = Some(report.boot);
         let weight = u64::from(report.shards.max(1));
         let party = *member.party.get_or_insert_with(|| self.book.join(weight, now));
-        let part = *member.part.get_or_insert_with(|| self.steering.totals.join());
-        member.shards = report.shards;
+        let part = *member.part.get_or_insert_with(|| {
+            self.parts.push(Part {
+                name: member.name.clone(),
+                shards: report.shards,
+                summary: None,
+            });
+            self.steering.totals.join()
+        });
         member.trouble = None;
         if !report.leaving {
             self.book.heard(party, now, report.stamp_ns, report.holds);
@@ -287,6 +304,7 @@ impl Lead {
         }
         member.is_leaving |= report.leaving;
         member.stamped = (report.stamp_ns, now);
+        let mut ends_early = false;
         for delivery in report.windows {
             if !member.ledger.take(delivery.number) {
                 continue;
@@ -310,24 +328,26 @@ impl Lead {
                 member.is_over = true;
                 // Its instances have given up before the end, and so will those of the others.
                 let is_early = now.saturating_add(EARLY_NS) < self.end_ns;
-                if is_early && self.course == Course::Run && !member.is_leaving {
-                    self.course = Course::Drain;
-                    self.stopped_ns.get_or_insert(now);
-                }
+                ends_early |= is_early && self.course == Course::Run && !member.is_leaving;
             }
         }
         if let Some(summary) = report.summary {
-            member.summary = Some(summary);
+            self.parts[part].summary = Some(summary);
+            member.has_summed_up = true;
             if !member.is_over {
                 // It never began.
                 member.is_over = true;
                 self.book.retire(party);
             }
         }
+        if ends_early {
+            self.stop();
+        }
     }
 
-    fn stop(&mut self, course: Course) {
-        self.course = self.course.max(course);
+    /// Has what is in flight end, and nothing start any more.
+    fn stop(&mut self) {
+        self.course = self.course.max(Course::Drain);
         self.stopped_ns.get_or_insert(self.clock.now());
     }
 
@@ -390,7 +410,7 @@ impl Lead {
         self.steering.totals.note_instances(whole.instances);
         self.shown.window(now, &whole);
         if self.steering.is_done() && self.course == Course::Run {
-            self.stop(Course::Drain);
+            self.stop();
         }
         if self.course > Course::Run || now >= self.end_ns {
             return;
@@ -407,11 +427,10 @@ impl Lead {
         for (party, grant) in self.book.grants(now) {
             let member = self.members.iter_mut().find(|member| member.party == Some(party));
             let Some(member) = member else { continue };
-            let (stamp_ns, heard_ns) = member.stamped;
             member.tell(Grant {
                 number: grant.number,
-                stamp_ns,
-                heard_ns,
+                stamp_ns: grant.stamp_ns,
+                heard_ns: member.stamped.1,
                 sent_ns: self.clock.now(),
                 tps: grant.allowance.tps,
                 concurrency: grant.allowance.concurrency,
@@ -426,7 +445,7 @@ impl Lead {
             let (stamp_ns, heard_ns) = member.stamped;
             let (confirmed, sent_ns) = (member.ledger.last(), self.clock.now());
             let course = Course::Drain as u32;
-            if member.summary.is_none() {
+            if !member.has_summed_up {
                 let receipt =
                     Grant { stamp_ns, heard_ns, sent_ns, confirmed, course, ..Grant::default() };
                 member.tell(receipt);

@@ -48,8 +48,10 @@ pub(crate) enum StartError {
 
 impl Node {
     /// Starts a run that this node leads, and answers its id. The request has been checked.
-    pub(crate) fn start(&self, request: RunRequest) -> Result<String, StartError> {
+    pub(crate) fn start(&self, mut request: RunRequest) -> Result<String, StartError> {
         let scenario = self.scenario(&request)?;
+        // By whatever name it was asked for, the nodes know it by this one.
+        request.name = self.registry.name_of(self.registry.get(&request.name)?);
         if self.is_leaving() {
             return Err(StartError::ShuttingDown);
         }

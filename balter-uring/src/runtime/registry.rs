@@ -216,15 +216,17 @@ impl Registry {
 
     /// The shortest that each can be asked for by, in order.
     pub(crate) fn names(self) -> Vec<String> {
-        let mut names: Vec<_> = self
-            .all()
-            .map(|scenario| match self.all().filter(|other| other.name == scenario.name).count() {
-                1 => scenario.name.to_owned(),
-                _ => scenario.path(),
-            })
-            .collect();
+        let mut names: Vec<_> = self.all().map(|scenario| self.name_of(scenario)).collect();
         names.sort_unstable();
         names
+    }
+
+    /// The shortest that a scenario can be asked for by: what nodes tell each other.
+    pub(crate) fn name_of(self, scenario: &Registered) -> String {
+        match self.all().filter(|other| other.name == scenario.name).count() {
+            1 => scenario.name.to_owned(),
+            _ => scenario.path(),
+        }
     }
 
     pub(crate) fn all(self) -> impl Iterator<Item = &'static Registered> {

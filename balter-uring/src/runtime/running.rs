@@ -22,7 +22,7 @@ use super::{RuntimeConfig, RuntimeError, api, server};
 use crate::cores;
 use crate::engine::clock::Clock;
 
-/// A node that ends has so long for its runs, beside their own grace.
+/// A node that ends gives its runs so long to end.
 const FAREWELL: Duration = Duration::from_secs(10);
 
 /// A node that has started. It leaves the cluster when this is dropped.

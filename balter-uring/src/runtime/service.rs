@@ -74,12 +74,6 @@ impl tonic::server::StreamingService<Command> for Lead {
     fn call(&mut self, request: Request<Streaming<Command>>) -> Self::Future {
         let node = self.0.clone();
         Box::pin(async move {
-            let given = request.metadata().get("authorization").map(|value| value.as_bytes());
-            if !node.config.is_authorized(given) {
-                return Err(Status::unauthenticated(
-                    "the token of the cluster is missing or wrong",
-                ));
-            }
             let (reports, stream) = mpsc::channel(QUEUE);
             tokio::spawn(worker::serve(node, request.into_inner(), reports));
             Ok(Response::new(ReceiverStream::new(stream)))

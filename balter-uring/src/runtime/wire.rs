@@ -81,7 +81,7 @@ pub(crate) struct Grant {
     /// 0 until it is settled.
     #[prost(uint64, tag = "8")]
     pub(crate) start_ns: u64,
-    /// 0 for a run without an end.
+    /// As the start.
     #[prost(uint64, tag = "9")]
     pub(crate) end_ns: u64,
     /// 0 run, 1 drain, 2 stop.

@@ -18,7 +18,7 @@ use super::runs::RunEntry;
 use super::view::{RunRole, RunState, RunView, unix_seconds};
 use super::wire::{Command, Grant, PROTOCOL, Prepare, Report, Summary};
 use crate::engine::budget::{Budget, Course};
-use crate::engine::clock::Clock;
+use crate::engine::clock::{Clock, nanoseconds};
 use crate::engine::lease::{Lease, Leased, Told};
 use crate::scenario::Scenario;
 use crate::{RunError, RunStatistics};
@@ -268,9 +268,11 @@ impl Part {
             self.never_began(&mut state);
             return;
         }
-        let longest = u64::try_from(limits.max_duration.as_nanos()).unwrap_or(u64::MAX);
         let start_ns = state.offset.here(grant.start_ns);
-        let end_ns = state.offset.here(grant.end_ns).min(now.saturating_add(longest));
+        let end_ns = state
+            .offset
+            .here(grant.end_ns)
+            .min(now.saturating_add(nanoseconds(limits.max_duration)));
         drop(state);
         let leased = Leased { lease: Arc::clone(&self.lease), start_ns, end_ns };
         let part = Arc::clone(self);

@@ -27,7 +27,7 @@ impl Lead {
         self.members.iter().all(|member| {
             let patience_ns = match member.commands {
                 Some(_) => self.grace_ns.saturating_add(2 * LAST_WORDS_NS),
-                None if member.is_known_dead && member.is_gone() => 0,
+                None if member.is_known_dead => 0,
                 None => LAST_WORDS_NS,
             };
             member.is_settled() || late_ns > patience_ns
@@ -48,40 +48,35 @@ impl Lead {
             }
         }
         let instances = self.members.iter().map(|member| member.instances).sum();
-        let nodes: Vec<_> = self
-            .members
-            .iter()
-            .filter_map(|member| {
-                let part = &self.steering.totals.parts[member.part?];
-                Some(NodeStatistics {
-                    name: member.name.clone(),
-                    shards: member.shards,
-                    counts: part.counts,
-                    busy: part.busy(),
-                    stolen: member.summary.map_or(0.0, |summary| summary.stolen),
-                    lost: part.lost,
-                })
-            })
-            .collect();
+        let summaries = self.parts.iter().map(|part| part.summary.unwrap_or_default());
+        let summaries: Vec<_> = summaries.collect();
+        let totals = &self.steering.totals.parts;
+        let nodes =
+            self.parts.iter().zip(&summaries).zip(totals).map(|((part, summary), total)| {
+                NodeStatistics {
+                    name: part.name.clone(),
+                    shards: part.shards,
+                    counts: total.counts,
+                    busy: total.busy(),
+                    stolen: summary.stolen,
+                    lost: total.lost,
+                }
+            });
+        let nodes: Vec<_> = nodes.collect();
         let views = self.members.iter().map(|member| member.view(&self.steering, &self.book));
         let views: Vec<_> = views.collect();
         let has_started = self.start_ns > 0;
-        let summaries = || self.members.iter().filter_map(|member| member.summary);
-        let throttled_ns = summaries().map(|summary| summary.throttled_ns).max().unwrap_or(0);
-        let mut stolen = vec![0.0; self.steering.totals.parts.len()];
-        for member in &self.members {
-            if let (Some(part), Some(summary)) = (member.part, member.summary) {
-                stolen[part] = summary.stolen;
-            }
-        }
         let mut statistics = self.steering.statistics(Ending {
             name: self.name,
             are_nodes: true,
             elapsed_ns,
             instances,
             stopped: self.stopped_ns.is_some(),
-            stolen,
-            throttled: Duration::from_nanos(throttled_ns),
+            stolen: summaries.iter().map(|summary| summary.stolen).collect(),
+            throttled: Duration::from_nanos(
+                summaries.iter().map(|summary| summary.throttled_ns).max().unwrap_or(0),
+            ),
+            shards_lost: summaries.iter().map(|summary| summary.shards_lost).sum(),
         });
         // Its parts were nodes.
         statistics.shards.clear();

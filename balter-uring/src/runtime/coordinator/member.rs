@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::engine::steering::Steering;
 use crate::runtime::view::NodeView;
-use crate::runtime::wire::{Command, Grant, Summary};
+use crate::runtime::wire::{Command, Grant};
 use crate::statistics::Counts;
 
 #[derive(Default)]
@@ -20,7 +20,6 @@ pub(super) struct Member {
     /// Its place in the book of leases and among the parts of the run, once it is ready.
     pub(super) party: Option<usize>,
     pub(super) part: Option<usize>,
-    pub(super) shards: u32,
     pub(super) ledger: Ledger,
     /// Its last report: the stamp, and when it arrived.
     pub(super) stamped: (u64, u64),
@@ -34,7 +33,8 @@ pub(super) struct Member {
     pub(super) is_over: bool,
     /// The other nodes do not hear of it.
     pub(super) is_known_dead: bool,
-    pub(super) summary: Option<Summary>,
+    /// It has told all, and what it knows beside its windows.
+    pub(super) has_summed_up: bool,
     /// Why it cannot be reached.
     pub(super) trouble: Option<String>,
     /// Its instances, before they left at the end.
@@ -49,9 +49,10 @@ impl Member {
 
     /// A new process is there in place of the one before.
     pub(super) fn start_over(&mut self) {
-        (self.party, self.part, self.summary) = (None, None, None);
+        (self.party, self.part) = (None, None);
         (self.ledger, self.window) = (Ledger::default(), Window::default());
-        (self.has_reported, self.is_steady, self.is_over) = (false, true, false);
+        (self.has_reported, self.is_steady) = (false, true);
+        (self.is_over, self.is_leaving, self.has_summed_up) = (false, false, false);
     }
 
     pub(super) fn tell(&mut self, grant: Grant) {
@@ -63,12 +64,7 @@ impl Member {
 
     /// Nothing more is to be expected of it.
     pub(super) fn is_settled(&self) -> bool {
-        self.is_refused || (self.is_over && self.summary.is_some())
-    }
-
-    /// It had begun, and its process is not there any more or cannot be reached.
-    pub(super) fn is_gone(&self) -> bool {
-        self.part.is_none() || self.trouble.is_some()
+        self.is_refused || (self.is_over && self.has_summed_up)
     }
 
     pub(super) fn view(&self, steering: &Steering, book: &LeaseBook) -> NodeView {

@@ -271,3 +271,62 @@ async fn a_run_that_is_stopped_before_it_begins_says_so() {
     assert_eq!(view.state, RunState::Failed);
     assert!(view.error.as_ref().is_some_and(|error| error.contains("before it began")), "{view:?}");
 }
+
+fn report(boot: u64, shards: u32, windows: Vec<wire::Delivery>) -> Report {
+    Report { boot, shards, stamp_ns: 1, ready: true, windows, ..Report::default() }
+}
+
+fn delivery(number: u64, planned: u64) -> wire::Delivery {
+    let failures = vec![0; crate::FailureClass::COUNT];
+    let window = wire::Window { planned, missed: planned, failures, ..wire::Window::default() };
+    wire::Delivery { number, grant: 0, window: Some(window) }
+}
+
+#[test]
+fn shares_are_in_proportion_to_the_shards() {
+    let mut lead = cost::to_be_led(2);
+    lead.report(0, report(1, 1, Vec::new()));
+    lead.report(1, report(2, 3, Vec::new()));
+    lead.grant(lead.clock.now());
+    let shares =
+        lead.members.iter().map(|member| lead.book.share(member.party.expect("it joined")));
+    let (one, three) = (lead.book.goal().tps / 4, lead.book.goal().tps / 4 * 3);
+    assert_eq!(shares.map(|share| share.tps).collect::<Vec<_>>(), [one, three]);
+}
+
+#[test]
+fn a_node_that_is_started_again_has_two_parts_and_both_count() {
+    let mut lead = cost::to_be_led(1);
+    let leaving = Report { leaving: true, ..report(1, 1, vec![delivery(1, 70)]) };
+    lead.report(0, leaving);
+    lead.report(0, report(1, 1, vec![delivery(1, 70), delivery(2, 7)]));
+    // The same place, another process: its windows are numbered from one again.
+    lead.report(0, report(2, 1, vec![delivery(1, 900)]));
+    assert!(!lead.members[0].is_leaving, "it would be told to drain");
+    let statistics = Arc::clone(&lead.statistics);
+    lead.finish();
+    let statistics = statistics.lock().expect("no panic").clone().expect("it is over");
+    let planned: Vec<_> = statistics.nodes.iter().map(|node| node.counts.planned).collect();
+    assert_eq!((planned, statistics.counts.planned), (vec![77, 900], 977));
+}
+
+#[tokio::test]
+async fn a_node_refuses_what_is_beyond_its_own_limits() {
+    let mut cluster = Cluster::new(2).await;
+    let mut config = RuntimeConfig::default();
+    config.limits.max_tps = 10;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    cluster.nodes[1].config = Arc::new(config);
+    let router = router(&cluster.nodes[1]);
+    cluster.servers[1].abort();
+    cluster.servers[1] = tokio::spawn(async { axum::serve(listener, router).await.expect("it") });
+    let mut all = cluster.peers.borrow().to_vec();
+    all[1].address = address;
+    cluster.peers.send_replace(Arc::new(all.clone()));
+    // By its path as well: the nodes know it by its name.
+    let name = format!("{}::nothing", module_path!());
+    let (view, statistics) = cluster.run(RunRequest { name, ..request(500, 1.0) }).await;
+    assert_eq!(statistics.nodes.len(), 1, "{view:?}");
+    assert!(view.refused[&all[1].name].contains("`max_tps` is 500"), "{:?}", view.refused);
+}
