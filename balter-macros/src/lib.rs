@@ -26,9 +26,13 @@ use proc_macro::TokenStream;
 ///
 /// let stats = browse("localhost:8080".into()).tps(500).duration(Duration::from_secs(30)).await;
 /// ```
+///
+/// Under the feature `rt`, requests to a `BalterRuntime` can name the scenario, unless it has type
+/// parameters, mentions `Self`, or is marked `#[scenario(unregistered)]`. The mark is needed for one
+/// that mentions the type parameters of the `impl` block around it, which this macro does not see.
 #[proc_macro_attribute]
 pub fn scenario(args: TokenStream, item: TokenStream) -> TokenStream {
-    scenario::expand(&krate::path(), args.into(), item.into()).into()
+    scenario::expand(&krate::path(), cfg!(feature = "rt"), args.into(), item.into()).into()
 }
 
 /// Makes an `async fn` into a transaction: each call is paced, timed and counted.

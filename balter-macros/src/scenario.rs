@@ -5,7 +5,6 @@
 //!
 //! fn name(a: A, __arg1: (B, C)) -> Scenario {
 //!     use __private::scenario as __scenario;
-//!     __register_scenario! { name "name" ("a" A, json) ("" (B, C), json) }
 //!     __scenario("name", (a, __arg1), |__args| async move {
 //!         let __args = __args;
 //!         let (a, (b, _)) = __args;
@@ -15,31 +14,52 @@
 //! }
 //! ```
 //!
-//! Under the feature `rt` of the facade, `__register_scenario!` has the linker add the scenario to
-//! those that a cluster's requests can name; without it, it is nothing. An argument marked `opaque`
+//! Under the feature `rt` the linker adds the scenario to those that a cluster's requests can name:
+//!
+//! ```text
+//! #[allow(dead_code)]
+//! fn name(a: A, __arg1: (B, C)) -> Scenario {
+//!     fn __build(a: A, __arg1: (B, C)) -> Scenario { as above }
+//!     __register_scenario! { __build "name" ("a" A, json) ("" (B, C), json) }
+//!     __build(a, __arg1)
+//! }
+//! ```
+//!
+//! What is registered is a static, and it stands inside the function, the one place where it is
+//! allowed in modules, functions and `impl` blocks alike. From there it cannot reach an associated
+//! function, whose path begins with `Self`, but it can reach `__build`. An argument marked `opaque`
 //! cannot come as JSON.
 //!
 //! The arguments travel as one tuple and the closure captures nothing, so it is a plain function
 //! pointer, the same for all instances. The patterns are bound inside the future, as in a real
 //! `async fn`: an argument that the body never mentions still lives as long as the instance.
 
-use proc_macro2::{Ident, Span, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt as _;
 use syn::visit::{self, Visit};
-use syn::{Attribute, FnArg, GenericParam, Lifetime, Pat, ReturnType, Signature, TraitBound, Type};
+use syn::{
+    Attribute, Block, Expr, FnArg, GenericParam, Item, Lifetime, Pat, ReturnType, Signature,
+    TraitBound, Type,
+};
 
-use crate::item::{Errors, FnItem, is_unit};
+use crate::item::{Body, Errors, FnItem, is_unit};
 
 const NOT_OWNED: &str = "scenario arguments are cloned for every instance, so they must be owned: \
                          use `String` in place of `&str`, `Arc<T>` in place of `&T`, or a \
                          `&'static` reference";
 
-/// Expands `#[scenario(args)] item`, with `krate` the path of the facade.
+/// Expands `#[scenario(args)] item`, with `krate` the path of the facade. If it `registers`,
+/// scenarios can be named by requests.
 ///
 /// On errors a function of the right type still comes out, with nothing in it, so that callers
 /// who configure and await the scenario are not complained about as well.
-pub(crate) fn expand(krate: &TokenStream, args: TokenStream, item: TokenStream) -> TokenStream {
+pub(crate) fn expand(
+    krate: &TokenStream,
+    registers: bool,
+    args: TokenStream,
+    item: TokenStream,
+) -> TokenStream {
     let function = match FnItem::parse("scenario", item.clone()) {
         Ok(function) => function,
         Err(error) => {
@@ -47,10 +67,13 @@ pub(crate) fn expand(krate: &TokenStream, args: TokenStream, item: TokenStream) 
             return quote!(#error #item);
         }
     };
-    let is_registered = args.to_string() != "unregistered";
-    let args = if is_registered { args } else { TokenStream::new() };
+    let is_unregistered = args.to_string() == "unregistered";
+    let args = if is_unregistered { TokenStream::new() } else { args };
     match check(&args, &function.sig).into_compile_errors() {
-        None => builder(krate, function, is_registered),
+        None if registers && !is_unregistered && has_single_form(&function) => {
+            registered(krate, function)
+        }
+        None => builder(krate, function),
         Some(errors) => {
             let placeholder = placeholder(krate, function);
             quote!(#errors #placeholder)
@@ -58,12 +81,63 @@ pub(crate) fn expand(krate: &TokenStream, args: TokenStream, item: TokenStream) 
     }
 }
 
-fn builder(krate: &TokenStream, function: FnItem, is_registered: bool) -> TokenStream {
+/// The function that makes the scenario.
+fn builder(krate: &TokenStream, function: FnItem) -> TokenStream {
     let FnItem { attrs, vis, mut sig, body } = function;
     let name = sig.ident.unraw().to_string();
-    let registration = is_registered.then(|| registration(krate, &sig, &name));
+    let arguments = take_arguments(&mut sig);
+    let built = built(krate, &sig, &name, &arguments, &body);
+    sig.asyncness = None;
+    sig.output = scenario_type(krate);
+    quote_spanned! {Span::mixed_site()=>
+        #(#attrs)*
+        #vis #sig {
+            #built
+        }
+    }
+}
 
-    let Arguments { parameters, patterns, lints } = take_arguments(&mut sig);
+/// The same, for a scenario that requests can name.
+fn registered(krate: &TokenStream, function: FnItem) -> TokenStream {
+    let FnItem { attrs, vis, mut sig, body } = function;
+    let name = sig.ident.unraw().to_string();
+    let described = described(&sig);
+    let arguments = take_arguments(&mut sig);
+    let built = built(krate, &sig, &name, &arguments, &body);
+    let parameters = &arguments.parameters;
+    let types = sig.inputs.iter().filter_map(|input| match input {
+        FnArg::Typed(input) => Some(&input.ty),
+        FnArg::Receiver(_) => None,
+    });
+    let scenario = quote!(#krate::Scenario);
+    let body = quote_spanned! {Span::mixed_site()=>
+        fn __build(#(#parameters: #types),*) -> #scenario {
+            #built
+        }
+        #krate::__register_scenario! { __build #name #described }
+        __build(#(#parameters),*)
+    };
+    sig.asyncness = None;
+    sig.output = scenario_type(krate);
+    quote_spanned! {Span::mixed_site()=>
+        #(#attrs)*
+        // Requests may be all that ever calls for it.
+        #[allow(dead_code)]
+        #vis #sig {
+            #body
+        }
+    }
+}
+
+/// What makes the scenario, as the statements of a function with the parameters of `arguments`.
+fn built(
+    krate: &TokenStream,
+    sig: &Signature,
+    name: &str,
+    arguments: &Arguments,
+    body: &Body,
+) -> TokenStream {
+    let Arguments { parameters, patterns, lints } = arguments;
     // When the tuple is not `Clone` or not `Send`, the compiler blames the callee: give it the
     // place of the parameter list.
     let call = Ident::new("__scenario", sig.paren_token.span.join());
@@ -79,46 +153,89 @@ fn builder(krate: &TokenStream, function: FnItem, is_registered: bool) -> TokenS
         };
         (quote_spanned!(Span::mixed_site()=> __args), bound)
     };
-
-    sig.asyncness = None;
-    sig.output = scenario_type(krate);
     quote_spanned! {Span::mixed_site()=>
-        #(#attrs)*
-        #vis #sig {
-            use #krate::__private::scenario as __scenario;
-            #registration
-            #call(#name, (#(#parameters,)*), |#received| async move {
-                #binding
-                // Settles the type of the future's output before the body is looked at, so that
-                // a mismatch is reported at the line that caused it.
-                if false {
-                    return;
-                }
-                #body
-            })
+        use #krate::__private::scenario as __scenario;
+        #call(#name, (#(#parameters,)*), |#received| async move {
+            #binding
+            // Settles the type of the future's output before the body is looked at, so that
+            // a mismatch is reported at the line that caused it.
+            if false {
+                return;
+            }
+            #body
+        })
+    }
+}
+
+/// Whether the scenario is the same wherever it is called from, so that a request can mean it: it
+/// has no type parameters and does not mention `Self`.
+fn has_single_form(function: &FnItem) -> bool {
+    let FnItem { sig, body, .. } = function;
+    if !sig.generics.params.is_empty() || mentions_self(quote!(#sig)) {
+        return false;
+    }
+    // Most bodies have no `Self` at all and need not be parsed.
+    let body = quote!(#body);
+    !mentions_self(body.clone())
+        || syn::parse2::<Block>(body).is_ok_and(|body| {
+            let mut finder = SelfFinder(false);
+            finder.visit_block(&body);
+            !finder.0
+        })
+}
+
+fn mentions_self(tokens: TokenStream) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(ident) => ident == "Self",
+        TokenTree::Group(group) => mentions_self(group.stream()),
+        TokenTree::Punct(_) | TokenTree::Literal(_) => false,
+    })
+}
+
+/// Finds the `Self` of the `impl` block around a body. Items inside the body have one of their own.
+struct SelfFinder(bool);
+
+impl<'ast> Visit<'ast> for SelfFinder {
+    fn visit_ident(&mut self, ident: &'ast Ident) {
+        self.0 |= ident == "Self";
+    }
+
+    fn visit_macro(&mut self, mac: &'ast syn::Macro) {
+        self.0 |= mentions_self(mac.tokens.clone());
+    }
+
+    fn visit_item(&mut self, item: &'ast Item) {
+        match item {
+            Item::Macro(item) => self.visit_macro(&item.mac),
+            // Syntax that this version of syn has not learned yet.
+            Item::Verbatim(tokens) => self.0 |= mentions_self(tokens.clone()),
+            _ => {}
+        }
+    }
+
+    fn visit_expr(&mut self, expr: &'ast Expr) {
+        match expr {
+            Expr::Verbatim(tokens) => self.0 |= mentions_self(tokens.clone()),
+            _ => visit::visit_expr(self, expr),
         }
     }
 }
 
-/// What adds the scenario to those that requests can name; nothing for one that has no single form.
-fn registration(krate: &TokenStream, sig: &Signature, name: &str) -> TokenStream {
-    if !sig.generics.params.is_empty() {
-        return TokenStream::new();
-    }
-    let ident = &sig.ident;
+/// The arguments as `__register_scenario!` takes them: name, type, and whether it can come as JSON.
+fn described(sig: &Signature) -> TokenStream {
     let arguments = sig.inputs.iter().filter_map(|input| match input {
         FnArg::Typed(input) => {
             let (ty, name) = (&input.ty, argument_name(&input.pat));
             let mut finder = ReferenceFinder(false);
             finder.visit_type(ty);
-            // Whether `&'static str` can be deserialized cannot be asked: the answer of the
-            // compiler leaves lifetimes out.
+            // A `&'static str` can be deserialized, but only of JSON that lives forever. What this
+            // does not see, behind a type's name, is refused with serde's message.
             let kind = if finder.0 { quote!(opaque) } else { quote!(json) };
             Some(quote!((#name #ty, #kind)))
         }
         FnArg::Receiver(_) => None,
     });
-    quote! { #krate::__register_scenario! { #ident #name #(#arguments)* } }
+    quote!(#(#arguments)*)
 }
 
 /// What a request calls the argument; empty for one without a name.
@@ -347,7 +464,7 @@ mod tests {
     use crate::item::testing::{file, messages};
 
     fn expand_plain(item: TokenStream) -> TokenStream {
-        expand(&quote!(::facade), TokenStream::new(), item)
+        expand(&quote!(::facade), false, TokenStream::new(), item)
     }
 
     fn assert_expands(item: TokenStream, expected: TokenStream) {
@@ -373,7 +490,6 @@ mod tests {
             quote! {
                 fn idle() -> ::facade::Scenario {
                     use ::facade::__private::scenario as __scenario;
-                    ::facade::__register_scenario! { idle "idle" }
                     __scenario("idle", (), |()| async move {
                         if false {
                             return;
@@ -429,31 +545,127 @@ mod tests {
         );
     }
 
-    fn registration_of(args: TokenStream, item: TokenStream) -> Option<String> {
-        let expansion = expand(&quote!(::facade), args, item).to_string();
-        let start = expansion.find("__register_scenario")?;
-        let end = start + expansion[start..].find('}').expect("its end");
-        Some(expansion[start..=end].to_owned())
+    fn expand_registered(item: TokenStream) -> String {
+        expand(&quote!(::facade), true, TokenStream::new(), item).to_string()
     }
 
     #[test]
-    fn a_scenario_is_registered_with_its_arguments() {
-        let item = quote!(
-            async fn f(a: String, (b, c): (u8, u8), mut d: Vec<&'static str>) {}
-        );
-        let expected = quote!(__register_scenario! { f "f" ("a" String, json) ("" (u8, u8), json)
-        ("d" Vec<&'static str>, opaque) });
-        assert_eq!(registration_of(quote!(), item.clone()), Some(expected.to_string()));
-        assert_eq!(registration_of(quote!(unregistered), item), None);
-        assert_eq!(
-            registration_of(
-                quote!(),
-                quote!(
-                    async fn f<T: Clone>(a: T) {}
-                )
+    fn a_scenario_is_registered_by_what_builds_it() {
+        let expected = quote! {
+            #[must_use]
+            #[allow(dead_code)]
+            pub fn r#match(mut_less: String, __arg1: (u8, u8)) -> ::facade::Scenario {
+                fn __build(mut_less: String, __arg1: (u8, u8)) -> ::facade::Scenario {
+                    use ::facade::__private::scenario as __scenario;
+                    __scenario(
+                        "match",
+                        (mut_less, __arg1,),
+                        |__args| async move {
+                            let __args = __args;
+                            let (mut mut_less, (b, c),) = __args;
+                            if false {
+                                return;
+                            }
+                            { go(mut_less, b, c) }
+                        }
+                    )
+                }
+                ::facade::__register_scenario! {
+                    __build "match" ("mut_less" String, json) ("" (u8, u8), json)
+                }
+                __build(mut_less, __arg1)
+            }
+        };
+        let expansion = expand_registered(quote! {
+            #[must_use]
+            pub async fn r#match(mut mut_less: String, (b, c): (u8, u8)) {
+                go(mut_less, b, c)
+            }
+        });
+        assert_eq!(expansion, expected.to_string());
+    }
+
+    #[test]
+    fn arguments_with_references_cannot_come_as_json() {
+        let expansion = expand_registered(quote!(
+            async fn f(r#type: Vec<&'static str>, b: Cow<'static, str>) {}
+        ));
+        let expected = quote! {
+            __build "f" ("type" Vec<&'static str>, opaque) ("b" Cow<'static, str>, json)
+        };
+        assert!(expansion.contains(&expected.to_string()), "{expansion}");
+    }
+
+    #[test]
+    fn what_has_no_single_form_is_not_registered() {
+        for item in [
+            quote!(
+                async fn f<T: Clone>(a: T) {}
             ),
-            None
+            quote!(
+                async fn f<const N: usize>() {}
+            ),
+            quote!(
+                async fn f(a: Arc<Self>) {}
+            ),
+            quote!(
+                async fn f()
+                where
+                    Self: Sized,
+                {
+                }
+            ),
+            quote!(
+                async fn f() {
+                    Self::g().await
+                }
+            ),
+            quote!(
+                async fn f() {
+                    println!("{}", Self::NAME)
+                }
+            ),
+            quote!(
+                async fn f() {
+                    macro_rules! g {
+                        () => {
+                            Self::g()
+                        };
+                    }
+                    g!()
+                }
+            ),
+        ] {
+            let plain = expand_plain(item.clone()).to_string();
+            assert_eq!(expand_registered(item), plain);
+        }
+        let item = quote!(
+            async fn f() {}
         );
+        let hidden = expand(&quote!(::facade), true, quote!(unregistered), item.clone());
+        assert_eq!(hidden.to_string(), expand_plain(item).to_string());
+    }
+
+    #[test]
+    fn the_self_of_an_item_inside_the_body_is_another() {
+        let expansion = expand_registered(quote! {
+            async fn f() {
+                impl Default for S {
+                    fn default() -> Self {
+                        Self
+                    }
+                }
+            }
+        });
+        assert!(expansion.contains("__register_scenario"), "{expansion}");
+    }
+
+    #[test]
+    fn a_refused_function_is_not_registered() {
+        let expansion = expand_registered(quote!(
+            fn f() {}
+        ));
+        assert!(!expansion.contains("__register_scenario"), "{expansion}");
     }
 
     #[test]
@@ -471,6 +683,7 @@ mod tests {
     fn attribute_arguments_are_refused() {
         let expansion = expand(
             &quote!(::facade),
+            false,
             quote!(tps = 3),
             quote!(
                 async fn f() {}
@@ -595,7 +808,7 @@ mod tests {
                 a
             }
         )));
-        let Some(syn::Item::Fn(function)) = file.items.last() else {
+        let Some(Item::Fn(function)) = file.items.last() else {
             panic!("the last item is the function");
         };
         let sig = &function.sig;

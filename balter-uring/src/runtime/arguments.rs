@@ -308,7 +308,7 @@ mod tests {
             ("BALTER_TOKEN", "0123456789abcdef"),
         ]);
         let expected = "port 7 peers [\"a\", \"b:1\"] most 7 targets true open false \
-                        token Some(\"0123456789abcdef\") tls false";
+                        token Some((secret)) tls false";
         assert!(said.contains(expected), "{said}");
     }
 

@@ -2,13 +2,14 @@
 
 use std::marker::PhantomData;
 
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde::de::{Error as _, Visitor, value};
 use serde_json::Value;
 
 use crate::Scenario;
 
-/// A scenario that requests can name. `#[scenario]` registers one for each that has no type
-/// parameters.
+/// A scenario that requests can name. `#[scenario]` registers each that has no type parameters and
+/// does not mention `Self`.
 #[derive(Debug)]
 pub struct Registered {
     /// Name of the function.
@@ -77,35 +78,34 @@ impl<'a> Arguments<'a> {
     /// # Errors
     /// If they are of another number, or have other names.
     pub fn new(names: &'static [&'static str], given: Option<&'a Value>) -> Result<Self, String> {
-        let list = || names.iter().map(|name| if name.is_empty() { "_" } else { name });
-        let expected = || match names {
-            [] => "the scenario takes none".to_owned(),
-            _ => format!("the scenario takes ({})", list().collect::<Vec<_>>().join(", ")),
-        };
         let given = match given {
             None | Some(Value::Null) => Given::InOrder(&[]),
             Some(Value::Array(values)) => Given::InOrder(values),
             Some(Value::Object(values)) => Given::ByName(values),
             Some(_) => {
-                let expected = expected();
+                let expected = expected(names);
                 return Err(format!("`args` is neither an array nor an object; {expected}"));
             }
         };
         match &given {
             // Optional ones at the end may be left out.
             Given::InOrder(values) if values.len() > names.len() => {
-                return Err(format!("{} arguments were given; {}", values.len(), expected()));
+                return Err(format!("{} arguments were given; {}", values.len(), expected(names)));
             }
             Given::ByName(values) => {
                 let unknown =
                     values.keys().find(|key| key.is_empty() || !names.contains(&key.as_str()));
                 if let Some(unknown) = unknown {
-                    return Err(format!("there is no argument `{unknown}`; {}", expected()));
+                    return Err(format!("there is no argument `{unknown}`; {}", expected(names)));
                 }
             }
             Given::InOrder(_) => {}
         }
         Ok(Self { names, given, next: 0 })
+    }
+
+    fn expected(&self) -> String {
+        expected(self.names)
     }
 
     fn next(&mut self) -> (String, Option<&'a Value>) {
@@ -130,9 +130,18 @@ impl<'a> Arguments<'a> {
         let (shown, _) = self.next();
         let kind = std::any::type_name::<T>();
         Err(format!(
-            "the argument {shown} is of the type {kind}, which cannot be made of JSON: give the \
-             scenario another, or write one without it that calls this one's transactions"
+            "the scenario takes arguments that cannot be given as JSON: {shown} is of the type \
+             {kind}, which has no `serde::Deserialize` or holds references. Give it another type, \
+             or write a scenario without it that calls this one's transactions"
         ))
+    }
+}
+
+fn expected(names: &[&str]) -> String {
+    let list = names.iter().map(|&name| if name.is_empty() { "_" } else { name });
+    match names {
+        [] => "the scenario takes none".to_owned(),
+        _ => format!("the scenario takes ({})", list.collect::<Vec<_>>().join(", ")),
     }
 }
 
@@ -155,17 +164,38 @@ pub trait FromJson<T> {
     fn take(&self, arguments: &mut Arguments<'_>) -> Result<T, String>;
 }
 
-impl<T: DeserializeOwned> FromJson<T> for Argument<T> {
+/// `Deserialize<'static>`, not `DeserializeOwned`: lifetimes do not count when the compiler chooses
+/// between this and [`NotFromJson`], so types that hold references come here too, and have to
+/// compile. At run time they find nothing to refer to: the value is a copy that lends nothing.
+impl<T: Deserialize<'static>> FromJson<T> for Argument<T> {
     fn take(&self, arguments: &mut Arguments<'_>) -> Result<T, String> {
         let (shown, value) = arguments.next();
         match value {
-            Some(value) => T::deserialize(value)
+            Some(value) => T::deserialize(value.clone())
                 .map_err(|error| format!("the argument {shown} does not fit: {error}")),
-            // An `Option` that was left out.
-            None => {
-                T::deserialize(Value::Null).map_err(|_| format!("the argument {shown} is missing"))
-            }
+            None => T::deserialize(LeftOut)
+                .map_err(|_| format!("the argument {shown} is missing; {}", arguments.expected())),
         }
+    }
+}
+
+/// What stands for an argument that was left out: only an `Option` can be made of it.
+struct LeftOut;
+
+impl<'de> serde::Deserializer<'de> for LeftOut {
+    type Error = value::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(Self::Error::custom("missing"))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        visitor.visit_none()
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
     }
 }
 
@@ -187,10 +217,24 @@ impl<T> NotFromJson<T> for &Argument<T> {
 /// Why a name stands for no scenario.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoScenario {
-    #[error("there is no scenario `{name}`; there are: {}", known.join(", "))]
-    Unknown { name: String, known: Vec<String> },
+    #[error("{}", unknown(name, similar.as_deref(), known))]
+    Unknown { name: String, similar: Option<String>, known: Vec<String> },
     #[error("there are several scenarios `{name}`; say which: {}", paths.join(", "))]
     Ambiguous { name: String, paths: Vec<String> },
+    #[error(
+        "{count} scenarios are `{path}`, and no name tells them apart: rename them, or mark all but \
+         one `#[scenario(unregistered)]`"
+    )]
+    Same { path: String, count: usize },
+}
+
+fn unknown(name: &str, similar: Option<&str>, known: &[String]) -> String {
+    let known = match known {
+        [] => "this program has none, mark an `async fn` with `#[scenario]`".to_owned(),
+        _ => format!("there are: {}", known.join(", ")),
+    };
+    let similar = similar.map_or(String::new(), |one| format!("; was `{one}` meant?"));
+    format!("there is no scenario `{name}`; {known}{similar}")
 }
 
 /// The scenarios of this program.
@@ -200,33 +244,17 @@ pub(crate) struct Registry;
 impl Registry {
     /// By the name of the function, or by its path.
     pub(crate) fn get(self, name: &str) -> Result<&'static Registered, NoScenario> {
-        let named: Vec<_> = self.all().filter(|scenario| scenario.name == name).collect();
-        match named[..] {
-            [scenario] => Ok(scenario),
-            [] => self
-                .all()
-                .find(|scenario| scenario.path() == name)
-                .ok_or_else(|| NoScenario::Unknown { name: name.to_owned(), known: self.names() }),
-            _ => Err(NoScenario::Ambiguous {
-                name: name.to_owned(),
-                paths: named.iter().map(|scenario| scenario.path()).collect(),
-            }),
-        }
+        find(&SCENARIOS, name)
     }
 
     /// The shortest that each can be asked for by, in order.
     pub(crate) fn names(self) -> Vec<String> {
-        let mut names: Vec<_> = self.all().map(|scenario| self.name_of(scenario)).collect();
-        names.sort_unstable();
-        names
+        names(&SCENARIOS)
     }
 
     /// The shortest that a scenario can be asked for by: what nodes tell each other.
     pub(crate) fn name_of(self, scenario: &Registered) -> String {
-        match self.all().filter(|other| other.name == scenario.name).count() {
-            1 => scenario.name.to_owned(),
-            _ => scenario.path(),
-        }
+        shortest(&SCENARIOS, scenario)
     }
 
     pub(crate) fn all(self) -> impl Iterator<Item = &'static Registered> {
@@ -237,5 +265,185 @@ impl Registry {
 impl Registered {
     fn path(&self) -> String {
         format!("{}::{}", self.module, self.name)
+    }
+}
+
+fn find<'a>(all: &'a [Registered], name: &str) -> Result<&'a Registered, NoScenario> {
+    let mut matching: Vec<_> = all.iter().filter(|scenario| scenario.name == name).collect();
+    if matching.is_empty() {
+        matching = all.iter().filter(|scenario| scenario.path() == name).collect();
+    }
+    let mut paths: Vec<_> = matching.iter().map(|scenario| scenario.path()).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    match (&matching[..], &paths[..]) {
+        ([], _) => {
+            let known = names(all);
+            Err(NoScenario::Unknown {
+                name: name.to_owned(),
+                similar: similar(name, &known),
+                known,
+            })
+        }
+        ([scenario], _) => Ok(scenario),
+        // Functions in different blocks of one module.
+        (_, [path]) => Err(NoScenario::Same { path: path.clone(), count: matching.len() }),
+        _ => Err(NoScenario::Ambiguous { name: name.to_owned(), paths }),
+    }
+}
+
+fn shortest(all: &[Registered], scenario: &Registered) -> String {
+    match all.iter().filter(|other| other.name == scenario.name).count() {
+        1 => scenario.name.to_owned(),
+        _ => scenario.path(),
+    }
+}
+
+fn names(all: &[Registered]) -> Vec<String> {
+    let mut names: Vec<_> = all.iter().map(|scenario| shortest(all, scenario)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The one of `known` that was probably meant: that is fewest changes of a character away, for a
+/// third of its characters at most. Of paths, the last part alone may be meant.
+fn similar(name: &str, known: &[String]) -> Option<String> {
+    let length = name.chars().count();
+    let changes = |to: &str| {
+        let to_length = to.chars().count();
+        // Requests may have names of any length. Those are not compared.
+        let may_be = length.abs_diff(to_length) <= to_length / 3;
+        may_be.then(|| distance(name, to)).filter(|changes| *changes <= to_length / 3)
+    };
+    let nearest = known.iter().filter_map(|known| {
+        let last = known.rsplit("::").next().unwrap_or(known);
+        let fewest = [known, last].into_iter().filter_map(changes).min()?;
+        Some((fewest, known))
+    });
+    nearest.min().map(|(_, known)| known.clone())
+}
+
+/// How many characters have to be added, removed, replaced, or swapped with the next, to make one of
+/// the other, in upper or lower case.
+fn distance(a: &str, b: &str) -> usize {
+    let [a, b] = [a, b].map(|text| text.to_lowercase().chars().collect::<Vec<_>>());
+    // Row `i` has the distances of the first `i` characters of `a` to the beginnings of `b`.
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    rows[0] = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        rows[i][0] = i;
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut fewest = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                fewest = fewest.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = fewest;
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn scenario(module: &'static str, name: &'static str) -> Registered {
+        Registered { name, module, parameters: &[], make: |_| Err(String::new()) }
+    }
+
+    const ALL: [Registered; 6] = [
+        scenario("shop", "browse"),
+        scenario("shop::cart", "checkout"),
+        scenario("shop::admin", "login"),
+        scenario("shop", "login"),
+        scenario("shop::user", "run"),
+        scenario("shop::user", "run"),
+    ];
+
+    fn message(all: &[Registered], name: &str) -> String {
+        find(all, name).expect_err("no scenario").to_string()
+    }
+
+    #[test]
+    fn a_name_or_a_path_finds_a_scenario() {
+        for (name, path) in [
+            ("browse", "shop::browse"),
+            ("shop::browse", "shop::browse"),
+            ("checkout", "shop::cart::checkout"),
+            ("shop::login", "shop::login"),
+            ("shop::admin::login", "shop::admin::login"),
+        ] {
+            assert_eq!(find(&ALL, name).expect("one").path(), path);
+        }
+        let listed = ["browse", "checkout", "shop::admin::login", "shop::login", "shop::user::run"];
+        assert_eq!(names(&ALL), listed);
+    }
+
+    #[test]
+    fn a_name_of_several_has_to_be_said_in_full() {
+        assert_eq!(
+            message(&ALL, "login"),
+            "there are several scenarios `login`; say which: shop::admin::login, shop::login"
+        );
+    }
+
+    #[test]
+    fn scenarios_that_nothing_tells_apart_are_reported() {
+        for name in ["run", "shop::user::run"] {
+            let expected = "2 scenarios are `shop::user::run`, and no name tells them apart";
+            assert!(message(&ALL, name).starts_with(expected));
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_known_ones_and_the_nearest() {
+        let known = "there are: browse, checkout, shop::admin::login, shop::login, shop::user::run";
+        for (name, similar) in [
+            ("brows", Some("browse")),
+            ("Check-Out", Some("checkout")),
+            ("rbowse", Some("browse")),
+            ("logn", Some("shop::admin::login")),
+            ("shop::logni", Some("shop::login")),
+            ("search", None),
+            ("", None),
+        ] {
+            let similar = similar.map_or(String::new(), |one| format!("; was `{one}` meant?"));
+            let expected = format!("there is no scenario `{name}`; {known}{similar}");
+            assert_eq!(message(&ALL, name), expected);
+        }
+        assert_eq!(similar(&"browse".repeat(1 << 13), &names(&ALL)), None);
+        assert!(
+            message(&[], "a")
+                .ends_with("this program has none, mark an `async fn` with `#[scenario]`")
+        );
+    }
+
+    #[test]
+    fn distances_count_the_fewest_changes() {
+        for (a, b, expected) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("kitten", "sitting", 3),
+            ("ÄB", "äb", 0),
+            ("idel", "idle", 1),
+        ] {
+            assert_eq!((distance(a, b), distance(b, a)), (expected, expected), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn only_an_option_can_be_left_out() {
+        fn take<T: Deserialize<'static>>() -> Result<T, String> {
+            let mut empty = Arguments::new(&["it"], None).expect("they fit");
+            FromJson::take(&Argument::<T>::NEW, &mut empty)
+        }
+        assert_eq!(take::<Option<u8>>(), Ok(None));
+        let missing = "the argument `it` is missing; the scenario takes (it)";
+        assert_eq!(take::<u8>(), Err(missing.to_owned()));
+        // These could be made of `null`.
+        assert_eq!(take::<Value>(), Err(missing.to_owned()));
+        assert_eq!(take::<()>(), Err(missing.to_owned()));
     }
 }
