@@ -355,6 +355,10 @@ fn a_node_says_why_it_does_not_start() {
         error(everywhere().token("with a space in its middle")),
         RuntimeError::UnfitToken
     ));
+    let mut limits = RunLimits::default();
+    limits.max_concurrency = 0;
+    let refused = error(BalterRuntime::new().limits(limits));
+    assert!(refused.to_string().starts_with("the limit max_concurrency is zero"), "{refused}");
     let node = open_node();
     let taken = BalterRuntime::new().port(node.address().port());
     assert!(matches!(block_on(taken.start()), Err(RuntimeError::Bind { .. })));

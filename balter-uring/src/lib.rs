@@ -146,14 +146,6 @@ pub enum RunError {
     Lost,
 }
 
-/// Scenarios are known by name under the feature `rt` alone.
-#[cfg(not(feature = "rt"))]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __register_scenario {
-    ($($any:tt)*) => {};
-}
-
 /// What the macros expand to calls of. Not for use by hand.
 #[doc(hidden)]
 pub mod __private {

@@ -148,7 +148,10 @@ impl RuntimeConfig {
             None if !self.bind.is_loopback() && !self.is_open => {
                 Err(RuntimeError::Unauthenticated { bind: self.bind })
             }
-            _ => Ok(()),
+            _ => match self.limits.without_room() {
+                Some(limit) => Err(RuntimeError::NoRoom { limit }),
+                None => Ok(()),
+            },
         }
     }
 }
@@ -177,6 +180,14 @@ pub enum RuntimeError {
         "the token has spaces or characters beyond ASCII: make one with `openssl rand -hex 32`"
     )]
     UnfitToken,
+    /// A limit of zero leaves room for no run at all.
+    #[error(
+        "the limit {limit} is zero, under which nothing can run: set it to what the node allows"
+    )]
+    NoRoom {
+        /// The field of [`RunLimits`].
+        limit: &'static str,
+    },
     /// A file cannot be read.
     #[error("{path} cannot be read: {error}")]
     File {

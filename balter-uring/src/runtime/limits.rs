@@ -19,6 +19,20 @@ pub struct RunLimits {
     pub max_requests: u32,
 }
 
+impl RunLimits {
+    /// The field, if there is one, under which no request could be granted.
+    pub(super) fn without_room(&self) -> Option<&'static str> {
+        let fields = [
+            ("max_tps", self.max_tps == 0),
+            ("max_concurrency", self.max_concurrency == 0),
+            ("max_duration", self.max_duration.is_zero()),
+            ("max_runs", self.max_runs == 0),
+            ("max_requests", self.max_requests == 0),
+        ];
+        fields.into_iter().find_map(|(name, is_zero)| is_zero.then_some(name))
+    }
+}
+
 impl Default for RunLimits {
     fn default() -> Self {
         Self {
