@@ -124,7 +124,8 @@ class Node:
         environment.pop("BALTER_TOKEN", None)
         if token:
             environment["BALTER_TOKEN"] = token
-        self.process = subprocess.Popen([program, "--port", str(self.port)], env=environment)
+        arguments = ["--port", str(self.port), "--allow-closed-loops"]
+        self.process = subprocess.Popen([program, *arguments], env=environment)
         self.url = f"http://127.0.0.1:{self.port}"
         eventually("the node is up", self.is_up)
 
@@ -168,6 +169,27 @@ def uses_the_page(browser, node, folder, name):
         assert figure(browser, "succeeded") == run["counts"]["succeeded"], run["counts"]
 
 
+def closes_the_loop(browser, node):
+    """Asks for a closed loop by the form: the fields of the rate are gone, and not sent."""
+    browser.script(
+        "const load = document.forms.start.elements.load; load.value = 'concurrency';"
+        "load.dispatchEvent(new Event('change'));"
+    )
+    shown = "return document.forms.start.elements[arguments[0]].checkVisibility()"
+    assert not browser.script(shown, "max_tps") and browser.script(shown, "concurrency")
+    browser.type("#start [name=concurrency]", "3")
+    browser.click("#start button")
+    asked = lambda: browser.text(".run .asked").startswith("3 instances, closed loop")
+    eventually("the run is shown", asked)
+    eventually("its instances are there", lambda: figure(browser, "instances") == 3)
+    eventually("its response times are shown", lambda: "ms" in browser.text('.run [data-figure="99 %"]'))
+    browser.click(".run .stop")
+    eventually("it is over", lambda: browser.text(".run .state") == "finished")
+    run = max(ask(f"{node.url}/runs"), key=lambda run: run["started_at"])
+    assert (run["request"].get("concurrency"), run["goal_tps"]) == (3, 0), run
+    assert run["counts"]["planned"] == run["counts"]["started"] > 0, run
+
+
 def refuses_nonsense(browser):
     browser.type("#start [name=args]", "[1, 2]")
     browser.click("#start button")
@@ -188,6 +210,7 @@ def main():
             uses_the_page(browser, node, folder, scheme)
             complaints = browser.complaints()
             assert not complaints, complaints
+            closes_the_loop(browser, node)
             refuses_nonsense(browser)
             passed += 1
         finally:

@@ -110,6 +110,31 @@ fn a_node_that_stands_still_does_not_make_up_for_it() {
     assert_eq!(view["counts"]["succeeded"], counts.last().expect("counts").1, "{view}");
 }
 
+/// The cut-off node still reaches the target: its instances have to leave by themselves, and the others
+/// have as many more.
+#[test]
+fn a_closed_loop_has_its_instances_wherever_there_are_nodes() {
+    let cluster = Cluster::new(&ROLE);
+    let id = cluster.start(0, r#"{"name":"visitor","duration":25,"concurrency":9}"#);
+    let instances = || {
+        let view = cluster.view(0, &id);
+        let nodes = view["nodes"].as_array().expect("a list").clone();
+        nodes.iter().map(|node| node["instances"].as_u64().unwrap_or(0)).collect::<Vec<_>>()
+    };
+    eventually("each has a third", || instances() == [3, 3, 3]);
+    cluster.network.cut(NODES[2], &NODES, true);
+    eventually("its instances have left", || cluster.view(2, &id)["instances"] == 0);
+    eventually("the others have them", || instances()[..2].iter().sum::<u64>() == 9);
+    cluster.network.cut(NODES[2], &NODES, false);
+    eventually("each has a third again", || {
+        instances() == [3, 3, 3] && cluster.view(2, &id)["instances"] == 3
+    });
+    let view = cluster.wait(0, &id);
+    assert_eq!(view["instances"], 9, "{view}");
+    assert_eq!(view["counts"]["succeeded"], cluster.counts().last().expect("counts").1, "{view}");
+    assert_eq!(view["counts"]["planned"], view["counts"]["started"], "{view}");
+}
+
 /// What one node would find, found by three.
 #[test]
 fn a_limit_is_searched_for_by_all_nodes_together() {

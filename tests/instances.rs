@@ -197,6 +197,24 @@ fn the_same_scenario_twice_at_once_is_two_runs() {
 }
 
 #[test]
+fn instances_that_never_wait_take_turns() {
+    static DONE: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+    #[scenario]
+    async fn greedy(index: usize) {
+        loop {
+            work(Duration::ZERO).await;
+            DONE[index].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let run = |index| greedy(index).concurrency(2).cores([0]).duration(Duration::from_millis(800));
+    let (first, second, third) = (run(0), run(1), run(2));
+    wait(futures_lite::future::zip(futures_lite::future::zip(first, second), third));
+    let done = DONE.each_ref().map(|done| done.load(Ordering::Relaxed));
+    let all: u64 = done.iter().sum();
+    assert!(done.iter().all(|&part| part > all / 10), "{done:?}");
+}
+
+#[test]
 fn transactions_outside_of_a_scenario_just_run() {
     futures_lite::future::block_on(work(Duration::ZERO));
 }

@@ -16,7 +16,7 @@ fi
 export BALTER_TOKEN=a-token-for-schemathesis
 # The scenario rests for a millisecond, ten times a second at most: there is nothing to load here.
 "$node" --port 17621 --max-tps 10 --max-duration 1 --max-runs 4 --max-concurrency 10 \
-    --max-requests 100000 &
+    --max-requests 100000 --allow-closed-loops &
 process=$!
 trap 'kill $process 2>/dev/null; wait $process 2>/dev/null || true' EXIT
 for _ in $(seq 100); do

@@ -54,6 +54,13 @@ pub(crate) enum Load {
     Saturate,
 }
 
+impl Load {
+    /// Transactions are due at times that do not depend on how long others take.
+    pub(crate) fn is_open(self) -> bool {
+        matches!(self, Self::Rate(_))
+    }
+}
+
 /// What the builder gathered.
 pub(crate) struct RunConfig {
     pub(crate) load: Load,

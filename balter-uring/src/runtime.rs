@@ -64,7 +64,7 @@ use std::path::PathBuf;
 
 use arguments::Arguments;
 pub(crate) use coordinator::cost as lead_cost;
-pub use limits::RunLimits;
+pub use limits::{Permissions, RunLimits};
 pub use peers::{Peer, PeerState};
 pub use request::{Hints, LatencyLimit, RequestError, RunRequest, Spacing};
 pub use running::RunningNode;
@@ -104,7 +104,7 @@ pub(crate) struct RuntimeConfig {
     pub(crate) tls: Option<Tls>,
     pub(crate) limits: RunLimits,
     pub(crate) allowed_hosts: Vec<String>,
-    pub(crate) allows_targets: bool,
+    pub(crate) allowed: Permissions,
     pub(crate) is_open: bool,
     pub(crate) version: Option<String>,
 }
@@ -120,7 +120,7 @@ impl Default for RuntimeConfig {
             tls: None,
             limits: RunLimits::default(),
             allowed_hosts: Vec::new(),
-            allows_targets: false,
+            allowed: Permissions::default(),
             is_open: false,
             version: None,
         }
@@ -306,7 +306,14 @@ impl BalterRuntime {
     /// Lets the arguments of a run hold addresses. Without it requests are refused that could turn
     /// the load at a target of the client's choice.
     pub fn allow_targets(mut self) -> Self {
-        self.config.allows_targets = true;
+        self.config.allowed.targets = true;
+        self
+    }
+
+    /// Lets requests ask for closed loops: `concurrency` and `saturate`. These are as fast as the
+    /// target answers, beyond any [limit](Self::limits) on the rate.
+    pub fn allow_closed_loops(mut self) -> Self {
+        self.config.allowed.closed_loops = true;
         self
     }
 

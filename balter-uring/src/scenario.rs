@@ -428,7 +428,11 @@ impl Scenario {
 
     /// The part of a run that another node leads.
     pub(crate) fn leased(mut self, leased: Leased) -> Self {
-        self.config.load = Load::Rate(u32::MAX);
+        self.settle_load();
+        if self.config.load.is_open() {
+            // Whatever it is granted.
+            self.config.load = Load::Rate(u32::MAX);
+        }
         self.config.limits.clear();
         self.config.until_found = false;
         self.config.leased = Some(leased);

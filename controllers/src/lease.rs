@@ -8,7 +8,7 @@ use crate::split;
 /// What one party may use, or all of them together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowance {
-    /// Transactions a second.
+    /// Transactions a second; 0 for all in a closed loop, which is bounded by its instances alone.
     pub tps: u32,
     /// Scenario instances.
     pub concurrency: u32,
@@ -154,7 +154,7 @@ struct Party {
     issued: VecDeque<Issued>,
     /// Its share, when shares were last dealt.
     share: Allowance,
-    /// From this grant on all had the rate of `share`.
+    /// From this grant on all had what drives the load of `share`.
     steady_from: u64,
 }
 
@@ -280,7 +280,7 @@ impl LeaseBook {
     }
 
     /// Whether what a party did under a grant, and whatever came after it until now, was done at the
-    /// rate that is its share now.
+    /// rate that is its share now; in a closed loop, with the instances.
     #[must_use]
     pub fn is_steady(&self, party: usize, grant: u64) -> bool {
         let party = &self.parties[party];
@@ -305,7 +305,7 @@ impl LeaseBook {
                 concurrency: raised(share.concurrency, held.concurrency, &mut free_instances),
             };
             self.number += 1;
-            if allowance.tps != share.tps {
+            if driven(self.goal, allowance) != driven(self.goal, share) {
                 party.steady_from = u64::MAX;
             } else if party.steady_from == u64::MAX {
                 party.steady_from = self.number;
@@ -357,12 +357,17 @@ impl LeaseBook {
                 }
             };
             let share = if is_empty { Allowance::default() } else { share };
-            if share.tps != party.share.tps {
+            if driven(self.goal, share) != driven(self.goal, party.share) {
                 party.steady_from = u64::MAX;
             }
             party.share = share;
         }
     }
+}
+
+/// What the load follows: the rate, or the instances where nothing is paced.
+fn driven(goal: Allowance, allowance: Allowance) -> u32 {
+    if goal.tps > 0 { allowance.tps } else { allowance.concurrency }
 }
 
 /// The share, as far as it is held already or there is room.

@@ -100,6 +100,8 @@ struct World {
     order: u64,
     messages: Vec<Option<Message>>,
     free: Vec<usize>,
+    /// A closed loop: its goals have no rate.
+    is_closed: bool,
     /// Goals that may still be in use: until when, and how much.
     goals: Vec<(u64, Allowance)>,
 }
@@ -138,6 +140,7 @@ impl World {
         let mut world = Self {
             loss: [0, 5, 30, 60][kind as usize],
             most_delay: [5, 100, 800, 4_000][random.below(4) as usize] * MS,
+            is_closed: random.chance(20),
             random,
             nodes,
             book,
@@ -169,7 +172,7 @@ impl World {
             last.0 = now + LENGTH_NS + MARGIN_NS;
         }
         let goal = Allowance {
-            tps: self.random.below(40_000) as u32,
+            tps: if self.is_closed { 0 } else { self.random.below(40_000) as u32 },
             concurrency: 1 + self.random.below(2_000) as u32,
         };
         self.book.set_goal(goal);

@@ -247,6 +247,7 @@ fn node() {
             .bind(address.into())
             .peers(peers.split_whitespace())
             .token(TOKEN)
+            .allow_closed_loops()
             .start()
             .await
             .expect("it starts");

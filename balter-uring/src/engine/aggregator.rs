@@ -284,7 +284,7 @@ impl Run {
                 parts,
                 factory,
                 slot: Arc::clone(&slot),
-                open: matches!(config.load, Load::Rate(_)),
+                open: config.load.is_open(),
                 arrival: config.arrival,
                 initial: initials[part],
                 start_ns,
@@ -311,7 +311,7 @@ impl Run {
             name,
             steering,
             #[cfg(feature = "rt")]
-            led: config.leased.map(|leased| Led::new(leased.lease)),
+            led: config.leased.map(|leased| Led::new(leased.lease, config.load)),
             aggregator_delay: config.aggregator_delay,
             start_ns,
             end_ns,
@@ -572,8 +572,8 @@ struct Led {
 
 #[cfg(feature = "rt")]
 impl Led {
-    fn new(lease: Arc<Lease>) -> Self {
-        Self { lease, window: ShardWindow::new(true), has_ended: false }
+    fn new(lease: Arc<Lease>, load: Load) -> Self {
+        Self { lease, window: ShardWindow::new(load.is_open()), has_ended: false }
     }
 
     fn report(&mut self, last: bool) {

@@ -108,11 +108,11 @@ impl BudgetSlot {
         self.inner.until_ns.store(until_ns, Ordering::Release);
     }
 
-    /// What may be used at `now_ns`. Without a lease nothing is started; the instances stay.
-    pub(crate) fn budget(&self, now_ns: u64) -> Budget {
+    /// What may be used at `now_ns`; `None` if that has ended, or not begun.
+    pub(crate) fn budget(&self, now_ns: u64) -> Option<Budget> {
         let until_ns = self.inner.until_ns.load(Ordering::Acquire);
         let budget = Budget::decode(self.inner.budget.load(Ordering::Relaxed));
-        if now_ns < until_ns { budget } else { Budget { tps: 0, ..budget } }
+        (now_ns < until_ns).then_some(budget)
     }
 
     /// Raises the course; a lower one than before changes nothing.
@@ -142,7 +142,7 @@ mod tests {
         ] {
             let slot = BudgetSlot::new(Budget::default(), u64::MAX);
             slot.grant(budget);
-            assert_eq!(slot.budget(7), budget);
+            assert_eq!(slot.budget(7), Some(budget));
         }
     }
 
@@ -150,8 +150,8 @@ mod tests {
     fn a_lease_ends_by_itself() {
         let slot = BudgetSlot::new(Budget::default(), 0);
         slot.lease(Budget { tps: 100, concurrency: 8 }, 1_000);
-        assert_eq!(slot.budget(999), Budget { tps: 100, concurrency: 8 });
-        assert_eq!(slot.budget(1_000), Budget { tps: 0, concurrency: 8 });
+        assert_eq!(slot.budget(999), Some(Budget { tps: 100, concurrency: 8 }));
+        assert_eq!(slot.budget(1_000), None);
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub(crate) struct ShardRun {
 
 impl ShardRun {
     pub(crate) fn new(spec: RunSpec, shard: Rc<Shard>) -> Rc<Self> {
-        let budget = spec.slot.budget(spec.start_ns);
+        let budget = spec.slot.budget(spec.start_ns).unwrap_or_default();
         let tps = if spec.open { budget.tps } else { 0 };
         Rc::new(Self {
             phase: Cell::new(Phase::Running),
@@ -210,8 +210,14 @@ impl ShardRun {
     }
 
     fn apply_budget(&self, now: u64) {
-        let granted = self.spec.slot.budget(now);
-        let before = self.budget.replace(granted);
+        let before = self.budget.get();
+        let granted = match self.spec.slot.budget(now) {
+            Some(budget) => budget,
+            // Without permits the instances start nothing, and keep their connections.
+            None if self.spec.open => Budget { tps: 0, ..before },
+            None => Budget::default(),
+        };
+        self.budget.set(granted);
         if granted != before && self.spec.open {
             self.permits.borrow_mut().pacer.set_rate(now, granted.tps);
         }
@@ -353,7 +359,7 @@ impl ShardRun {
         if now >= self.shard.slice_end() {
             // It has had its slice of the turn. Code that never waits, as a transaction that does
             // nothing, would otherwise keep the driver from its clock.
-            cx.waker().wake_by_ref();
+            self.shard.wait_for_turn(cx);
             return Poll::Pending;
         }
         if self.surplus.get() > 0 && instance.is_idle() && instance.role() == Role::Scenario {

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::task::{Context, Waker};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -83,6 +84,8 @@ pub(crate) struct Shard {
     idle_ns: Cell<u64>,
     /// Something made a task ready outside of the tasks' own polls.
     stirred: Cell<bool>,
+    /// Tasks that go on with the next turn, in the order in which they were told to wait for it.
+    yielded: RefCell<Vec<Waker>>,
     runs: RefCell<Vec<Rc<ShardRun>>>,
     /// Services (a test target) that want the shard awake for their connections.
     services: Cell<u32>,
@@ -106,6 +109,28 @@ impl Shard {
 
     pub(crate) fn slice_end(&self) -> u64 {
         self.slice_end.get()
+    }
+
+    /// Has the task go on with the next turn, since this one's slice has been used up.
+    pub(crate) fn wait_for_turn(&self, cx: &Context<'_>) {
+        self.yielded.borrow_mut().push(cx.waker().clone());
+    }
+
+    /// The first that was told to wait is the one that used up the slice. Now the others come first:
+    /// where none of them ever waits for anything else, it would have all slices otherwise.
+    fn resume(&self) {
+        let mut yielded = self.yielded.take();
+        if yielded.is_empty() {
+            return;
+        }
+        yielded.rotate_left(1);
+        yielded.drain(..).for_each(Waker::wake);
+        // Its memory serves again. To wake a task may drop it, and so run code of the user.
+        let mut place = self.yielded.borrow_mut();
+        if place.is_empty() {
+            *place = yielded;
+        }
+        self.stir();
     }
 
     pub(crate) fn count_poll(&self) {
@@ -180,6 +205,7 @@ pub(crate) async fn main(
         polls: Cell::new(0),
         idle_ns: Cell::new(0),
         stirred: Cell::new(false),
+        yielded: RefCell::default(),
         runs: RefCell::new(Vec::new()),
         services: Cell::new(0),
         timers: Timers::default(),
@@ -235,6 +261,7 @@ async fn drive(shard: &Rc<Shard>, commands: &Receiver<Command>) {
             in_flight |= run.has_in_flight();
             done |= run.is_done();
         }
+        shard.resume();
         if done {
             let mut runs = shard.runs.borrow_mut();
             runs.retain(|run| !run.is_done());

@@ -160,7 +160,7 @@ impl Steering {
             shards_lost,
             name,
             are_nodes,
-            open: matches!(self.load, Load::Rate(_)),
+            open: self.load.is_open(),
             goal_tps: self.budget.tps,
             asked_tps: self.asked_tps,
             search: self.search.map(Search::end),

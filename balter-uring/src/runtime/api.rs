@@ -118,7 +118,7 @@ async fn run(State(api): State<Api>, headers: HeaderMap, body: Bytes) -> Result<
     let request = RunRequest::parse(&body)
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     request
-        .check(&api.node.config.limits, api.node.config.allows_targets)
+        .check(&api.node.config.limits, api.node.config.allowed)
         .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
     let key = match headers.get("idempotency-key") {
         None => None,

@@ -87,6 +87,10 @@ pub(super) struct Arguments {
     #[arg(long, env = "BALTER_ALLOW_TARGETS", value_parser = BoolishValueParser::new())]
     allow_targets: bool,
 
+    /// Lets runs be closed loops, which are as fast as the target answers, whatever --max-tps says
+    #[arg(long, env = "BALTER_ALLOW_CLOSED_LOOPS", value_parser = BoolishValueParser::new())]
+    allow_closed_loops: bool,
+
     /// Listens on other addresses than loopback without a token: whoever can reach this node can have
     /// it send load
     #[arg(long, env = "BALTER_DANGER_ALLOW_UNAUTHENTICATED")]
@@ -131,7 +135,8 @@ impl Arguments {
         config.advertise = self.advertise.or(config.advertise);
         config.peers.extend(self.peers.into_iter().filter(|peer| !peer.is_empty()));
         config.allowed_hosts.extend(self.allow_host.into_iter().filter(|host| !host.is_empty()));
-        config.allows_targets |= self.allow_targets;
+        config.allowed.targets |= self.allow_targets;
+        config.allowed.closed_loops |= self.allow_closed_loops;
         config.is_open |= self.danger_allow_unauthenticated;
         let limits = &mut config.limits;
         limits.max_tps = self.max_tps.unwrap_or(limits.max_tps);
@@ -167,6 +172,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::runtime::Permissions;
 
     /// Whatever the environment of the tests says.
     fn parsed(arguments: &[&str]) -> Result<Arguments, clap::Error> {
@@ -187,7 +193,8 @@ mod tests {
     fn what_is_not_said_stays() {
         let config = applied(&[]).config;
         assert_eq!((config.port, config.peers), (1, vec!["first".to_owned()]));
-        assert!(!config.allows_targets && !config.is_open && config.tls.is_none());
+        assert_eq!(config.allowed, Permissions::default());
+        assert!(!config.is_open && config.tls.is_none());
     }
 
     #[test]
@@ -211,6 +218,7 @@ mod tests {
             "--allow-host",
             "load.internal",
             "--allow-targets",
+            "--allow-closed-loops",
             "--danger-allow-unauthenticated",
             "--bind",
             "::",
@@ -222,7 +230,7 @@ mod tests {
         assert_eq!((limits.max_tps, limits.max_concurrency, limits.max_runs), (10, 5, 2));
         assert_eq!(limits.max_duration, Duration::from_secs(60));
         assert_eq!(config.allowed_hosts, ["load.internal"]);
-        assert!(config.allows_targets && config.is_open);
+        assert!(config.allowed.targets && config.allowed.closed_loops && config.is_open);
     }
 
     #[test]
@@ -277,7 +285,7 @@ mod tests {
             config.port,
             config.peers,
             config.limits.max_tps,
-            config.allows_targets,
+            config.allowed.targets,
             config.is_open,
             config.token,
             config.tls.is_some()

@@ -25,7 +25,6 @@ use super::runs::RunEntry;
 use super::view::{RunState, RunView, unix_seconds};
 use super::wire::{Grant, Names, PROTOCOL, Prepare, Report, Summary};
 use crate::RunStatistics;
-use crate::config::Load;
 use crate::engine::budget::Course;
 use crate::engine::clock::{Clock, nanoseconds};
 use crate::engine::steering::Steering;
@@ -144,7 +143,7 @@ impl Lead {
             parts: Vec::new(),
             refused: BTreeMap::new(),
             names: Names::default(),
-            scratch: ShardWindow::new(matches!(config.load, Load::Rate(_))),
+            scratch: ShardWindow::new(config.load.is_open()),
             clock: Clock::get(),
             window_ns: window_ns(node.peers.borrow().len()),
             duration_ns: nanoseconds(duration),

@@ -19,6 +19,16 @@ pub struct RunLimits {
     pub max_requests: u32,
 }
 
+/// What requests may ask for beside that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Permissions {
+    /// Arguments that hold addresses.
+    pub targets: bool,
+    /// Runs whose rate nothing bounds.
+    pub closed_loops: bool,
+}
+
 impl RunLimits {
     /// The field, if there is one, under which no request could be granted.
     pub(super) fn without_room(&self) -> Option<&'static str> {

@@ -99,6 +99,13 @@ fn configure(request: &RunRequest, mut scenario: Scenario, limits: &RunLimits) -
     if request.find_capacity {
         scenario = scenario.find_capacity();
     }
-    let instances = request.max_concurrency.unwrap_or(DEFAULT_MAX_CONCURRENCY);
+    if request.saturate {
+        scenario = scenario.saturate();
+    }
+    if let Some(instances) = request.concurrency {
+        scenario = scenario.concurrency(instances as usize);
+    }
+    let instances = request.concurrency.or(request.max_concurrency);
+    let instances = instances.unwrap_or(DEFAULT_MAX_CONCURRENCY);
     scenario.max_concurrency(instances.min(limits.max_concurrency) as usize)
 }

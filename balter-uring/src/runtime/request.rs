@@ -5,7 +5,7 @@ mod targets;
 
 use serde::{Deserialize, Serialize};
 
-use super::RunLimits;
+use super::{Permissions, RunLimits};
 
 /// The longest time that anything is given, beside the limit for runs.
 const LONGEST_SECONDS: f64 = 86_400.0;
@@ -46,6 +46,12 @@ pub struct RunRequest {
     /// End the run when the highest rate within its limits has been found.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub find_capacity: bool,
+    /// Closed loop: exactly so many scenario instances, over all nodes.
+    #[serde(default, with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// Closed loop: as many instances as still raise the throughput.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub saturate: bool,
 }
 
 /// How transactions are spaced.
@@ -90,8 +96,27 @@ pub enum RequestError {
     #[error("the body is not what /openapi.json describes: {0}")]
     Malformed(String),
     /// Nothing was asked for that could be run.
-    #[error("give at least one of `max_tps`, `error_rate` and `latency`")]
+    #[error(
+        "give at least one of `max_tps`, `error_rate` and `latency`, or for a closed loop \
+         `concurrency` or `saturate`"
+    )]
     NothingAsked,
+    /// Two fields that exclude each other.
+    #[error(
+        "`{closed}` makes a closed loop, in which `{field}` means nothing: leave out one of them"
+    )]
+    ClosedLoop {
+        /// What makes it one.
+        closed: &'static str,
+        /// What has no meaning there.
+        field: &'static str,
+    },
+    /// The node was not started for closed loops.
+    #[error(
+        "closed loops are as fast as the target answers, whatever the nodes' --max-tps; they have to \
+         be started with --allow-closed-loops"
+    )]
+    ClosedLoopsNotAllowed,
     /// `find_capacity` needs something to find.
     #[error("`find_capacity` needs `error_rate` or `latency`")]
     NoLimits,
@@ -131,12 +156,10 @@ impl RunRequest {
     ///
     /// # Errors
     /// The first thing that does or is not.
-    pub fn check(&self, limits: &RunLimits, allows_targets: bool) -> Result<(), RequestError> {
-        if self.max_tps.is_none() && self.error_rate.is_none() && self.latency.is_none() {
-            return Err(RequestError::NothingAsked);
-        }
-        if self.find_capacity && self.error_rate.is_none() && self.latency.is_none() {
-            return Err(RequestError::NoLimits);
+    pub fn check(&self, limits: &RunLimits, allowed: Permissions) -> Result<(), RequestError> {
+        match self.closed_loop() {
+            Some(closed) => self.check_closed_loop(closed, allowed)?,
+            None => self.check_open_loop()?,
         }
         let longest = limits.max_duration.as_secs_f64();
         seconds("duration", self.duration, longest)?;
@@ -146,12 +169,56 @@ impl RunRequest {
         share("latency.quantile", self.latency.map(|limit| limit.quantile))?;
         count("max_tps", self.max_tps, limits.max_tps)?;
         count("max_concurrency", self.max_concurrency, limits.max_concurrency)?;
+        count("concurrency", self.concurrency, limits.max_concurrency)?;
         let hints = self.hints.unwrap_or_default();
         count("hints.concurrency", hints.concurrency, limits.max_concurrency)?;
         count("hints.tps", hints.tps, limits.max_tps)?;
         match &self.args {
-            Some(args) if !allows_targets => targets::refuse(args, "args"),
+            Some(args) if !allowed.targets => targets::refuse(args, "args"),
             _ => Ok(()),
+        }
+    }
+
+    /// The field that makes it a closed loop, if it is one.
+    fn closed_loop(&self) -> Option<&'static str> {
+        match self {
+            Self { concurrency: Some(_), .. } => Some("concurrency"),
+            Self { saturate: true, .. } => Some("saturate"),
+            _ => None,
+        }
+    }
+
+    fn check_open_loop(&self) -> Result<(), RequestError> {
+        let has_limits = self.error_rate.is_some() || self.latency.is_some();
+        match (has_limits, self.max_tps) {
+            (false, None) => Err(RequestError::NothingAsked),
+            (false, _) if self.find_capacity => Err(RequestError::NoLimits),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_closed_loop(
+        &self,
+        closed: &'static str,
+        allowed: Permissions,
+    ) -> Result<(), RequestError> {
+        let hints = self.hints.unwrap_or_default();
+        let is_fixed = self.concurrency.is_some();
+        let meaningless = [
+            ("max_tps", self.max_tps.is_some()),
+            ("error_rate", self.error_rate.is_some()),
+            ("latency", self.latency.is_some()),
+            ("find_capacity", self.find_capacity),
+            ("arrival", self.arrival.is_some()),
+            ("hints.tps", hints.tps.is_some()),
+            ("saturate", is_fixed && self.saturate),
+            ("max_concurrency", is_fixed && self.max_concurrency.is_some()),
+            ("hints.concurrency", is_fixed && hints.concurrency.is_some()),
+        ];
+        match meaningless.into_iter().find(|&(_, is_given)| is_given) {
+            Some((field, _)) => Err(RequestError::ClosedLoop { closed, field }),
+            None if !allowed.closed_loops => Err(RequestError::ClosedLoopsNotAllowed),
+            None => Ok(()),
         }
     }
 }
@@ -201,7 +268,7 @@ mod tests {
     }
 
     fn check(value: &Value) -> Result<(), RequestError> {
-        parse(value)?.check(&RunLimits::default(), false)
+        parse(value)?.check(&RunLimits::default(), Permissions::default())
     }
 
     #[test]
@@ -211,7 +278,7 @@ mod tests {
             "latency": { "latency": "0.02", "quantile": 0.95 }
         });
         let request = parse(&request).expect("it is the guide's");
-        request.check(&RunLimits::default(), false).expect("it makes sense");
+        request.check(&RunLimits::default(), Permissions::default()).expect("it makes sense");
         assert_eq!((request.duration, request.max_tps), (Some(30.0), Some(10_000)));
         assert_eq!(request.latency, Some(LatencyLimit { latency: 0.02, quantile: 0.95 }));
         let again = serde_json::to_vec(&request).expect("JSON");
@@ -227,6 +294,39 @@ mod tests {
         let request = parse(&request).expect("numbers");
         assert_eq!((request.duration, request.max_tps), (Some(1.5), Some(100)));
         assert_eq!(request.hints, Some(Hints { concurrency: Some(7), tps: Some(8) }));
+    }
+
+    #[test]
+    fn a_closed_loop_has_no_rate_and_needs_permission() {
+        let allowed = Permissions { closed_loops: true, ..Permissions::default() };
+        let check = |request: &Value| {
+            let request = parse(request).expect("it is well-formed");
+            request.check(&RunLimits::default(), allowed)
+        };
+        let fixed = json!({ "name": "a", "concurrency": "50", "timeout": 1, "duration": 5 });
+        let saturated = json!({ "name": "a", "saturate": true, "max_concurrency": 64 });
+        for request in [&fixed, &saturated] {
+            assert_eq!(check(request), Ok(()));
+            assert_eq!(self::check(request), Err(RequestError::ClosedLoopsNotAllowed));
+        }
+        for (closed, extra, field) in [
+            ("concurrency", json!({ "max_tps": 5 }), "max_tps"),
+            ("concurrency", json!({ "saturate": true }), "saturate"),
+            ("concurrency", json!({ "max_concurrency": 50 }), "max_concurrency"),
+            ("concurrency", json!({ "hints": { "concurrency": 5 } }), "hints.concurrency"),
+            ("saturate", json!({ "error_rate": 0.1 }), "error_rate"),
+            ("saturate", json!({ "latency": { "latency": 1, "quantile": 0.9 } }), "latency"),
+            ("saturate", json!({ "arrival": "poisson" }), "arrival"),
+            ("saturate", json!({ "find_capacity": true }), "find_capacity"),
+            ("saturate", json!({ "hints": { "tps": 5 } }), "hints.tps"),
+        ] {
+            let mut request = if closed == "saturate" { saturated.clone() } else { fixed.clone() };
+            let fields = request.as_object_mut().expect("an object");
+            fields.extend(extra.as_object().expect("an object").clone());
+            assert_eq!(check(&request), Err(RequestError::ClosedLoop { closed, field }));
+        }
+        let many = json!({ "name": "a", "concurrency": 1_000_001 });
+        assert!(matches!(check(&many), Err(RequestError::OutOfRange { .. })));
     }
 
     #[test]
@@ -279,6 +379,7 @@ mod tests {
         let error = check(&request).expect_err("an address");
         assert!(error.to_string().contains("`args.to[1]`"), "{error}");
         let request = parse(&request).expect("well-formed");
-        assert_eq!(request.check(&RunLimits::default(), true), Ok(()));
+        let allowed = Permissions { targets: true, ..Permissions::default() };
+        assert_eq!(request.check(&RunLimits::default(), allowed), Ok(()));
     }
 }

@@ -55,7 +55,7 @@ pub struct RunView {
     pub started_at: f64,
     /// Seconds since then, to its end at most.
     pub elapsed: f64,
-    /// Transactions a second asked for, now.
+    /// Transactions a second asked for, now; 0 in a closed loop.
     pub goal_tps: u32,
     /// Completed transactions a second, over the last second; of the whole run when it is over.
     pub tps: f64,
@@ -106,8 +106,10 @@ pub struct NodeView {
     pub address: String,
     /// `joining`, `working`, `unreachable`, `left`.
     pub state: String,
-    /// Its share of the rate, transactions a second.
+    /// Its share of the rate, transactions a second; 0 in a closed loop.
     pub share_tps: u32,
+    /// Its scenario instances.
+    pub instances: u32,
     /// Transactions by what became of them, as far as the coordinator was told.
     pub counts: Counts,
 }
@@ -125,11 +127,11 @@ fn quantiles(times: &Latencies) -> BTreeMap<String, f64> {
 }
 
 impl TransactionView {
-    fn of(transaction: &TransactionStatistics) -> Self {
+    fn of(transaction: &TransactionStatistics, response: &Latencies) -> Self {
         Self {
             succeeded: transaction.succeeded,
             failed: transaction.failed,
-            response: quantiles(&transaction.response),
+            response: quantiles(response),
         }
     }
 }
@@ -140,14 +142,17 @@ impl RunView {
         matches!(self.state, RunState::Finished | RunState::Failed)
     }
 
-    /// Shows a run under way.
-    pub(crate) fn show(&mut self, totals: &Totals) {
+    /// Shows a run under way, of an open or a closed loop.
+    pub(crate) fn show(&mut self, totals: &Totals, is_open: bool) {
         self.counts = totals.counts();
         let mut response = Latencies::default();
         self.transactions.clear();
         for transaction in totals.transactions() {
-            response.add(&transaction.response);
-            self.transactions.insert(transaction.name.clone(), TransactionView::of(transaction));
+            // In a closed loop a transaction is due when it starts.
+            let times = if is_open { &transaction.response } else { &transaction.service };
+            response.add(times);
+            let view = TransactionView::of(transaction, times);
+            self.transactions.insert(transaction.name.clone(), view);
         }
         self.response = quantiles(&response);
         let failures = totals.failures();
@@ -183,8 +188,9 @@ impl RunView {
         let failures = statistics.failures.iter();
         self.failures = failures.map(|&(class, count)| (class.to_string(), count)).collect();
         let transactions = statistics.transactions.iter();
-        self.transactions =
-            transactions.map(|one| (one.name.clone(), TransactionView::of(one))).collect();
+        self.transactions = transactions
+            .map(|one| (one.name.clone(), TransactionView::of(one, &one.response)))
+            .collect();
         self.verdict = statistics.verdict.as_ref().map(ToString::to_string);
         self.distorted = Some(statistics.distorted);
     }

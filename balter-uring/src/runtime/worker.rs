@@ -117,7 +117,7 @@ impl Workers {
         let request: RunRequest = serde_json::from_str(&prepare.request)
             .map_err(|error| format!("the request cannot be read: {error}"))?;
         request
-            .check(&node.config.limits, node.config.allows_targets)
+            .check(&node.config.limits, node.config.allowed)
             .map_err(|error| error.to_string())?;
         let scenario = node.scenario(&request).map_err(|error| error.to_string())?;
         let part = Part::new(node, prepare, request, scenario);

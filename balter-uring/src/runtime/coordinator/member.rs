@@ -81,6 +81,7 @@ impl Member {
             address: self.address.clone(),
             state: state.to_owned(),
             share_tps: self.party.map_or(0, |party| book.share(party).tps),
+            instances: self.instances,
             counts: self
                 .part
                 .map_or_else(Counts::default, |part| steering.totals.parts[part].counts),

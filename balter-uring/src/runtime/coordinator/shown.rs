@@ -52,7 +52,7 @@ impl Lead {
         let is_draining = self.course > Course::Run || (self.end_ns > 0 && now >= self.end_ns);
         self.view.send_modify(|view| {
             let view = Arc::make_mut(view);
-            view.show(&self.steering.totals);
+            view.show(&self.steering.totals, self.steering.load.is_open());
             if self.start_ns > 0 {
                 view.elapsed = elapsed_ns as f64 / 1e9;
                 view.state = if is_draining { RunState::Draining } else { RunState::Running };

@@ -90,6 +90,8 @@ function chart(svg, a, b, label) {
 
 function asked(request) {
   const words = [];
+  if (request.concurrency) words.push(`${whole.format(request.concurrency)} instances, closed loop`);
+  if (request.saturate) words.push("as much as is answered, closed loop");
   if (request.max_tps) words.push(`${whole.format(request.max_tps)} transactions/s at most`);
   if (request.error_rate) words.push(`errors at most ${percent(request.error_rate)}`);
   if (request.latency) {
@@ -102,6 +104,7 @@ function asked(request) {
 
 function show(run, view) {
   const { article } = run;
+  const is_closed = Boolean(view.request.concurrency || view.request.saturate);
   const is_over = view.state === "finished" || view.state === "failed";
   article.dataset.state = view.state;
   article.querySelector("h3").textContent = `${view.request.name} ${view.id}`;
@@ -112,7 +115,7 @@ function show(run, view) {
   article.querySelector(".asked").textContent = asked(view.request);
   const figures = [
     ["transactions/s", whole.format(view.tps)],
-    ["asked for", whole.format(view.goal_tps)],
+    ["asked for", is_closed ? "–" : whole.format(view.goal_tps)],
     ["median", time(view.response.p50)],
     ["99 %", time(view.response.p99)],
     ["errors", `${(view.error_rate * 100).toFixed(2)} %`],
@@ -139,7 +142,7 @@ function show(run, view) {
     const row = document.createElement("tr");
     const cell = element("td", "");
     cell.append(element("span", node.state, `state ${node.state}`));
-    const numbers = [node.share_tps, node.counts.succeeded, node.counts.failed, node.counts.missed];
+    const numbers = [node.share_tps, node.instances, node.counts.succeeded, node.counts.failed, node.counts.missed];
     row.append(element("td", node.name), cell,
       ...numbers.map((number) => element("td", whole.format(number), "number")));
     return row;
@@ -189,15 +192,26 @@ function complain(error) {
   at("problem").hidden = false;
 }
 
+function choose() {
+  for (const fields of document.forms.start.querySelectorAll("fieldset")) {
+    fields.hidden = fields.dataset.load !== document.forms.start.elements.load.value;
+    fields.disabled = fields.hidden;
+  }
+}
+document.forms.start.elements.load.addEventListener("change", choose);
+choose();
+
 document.forms.start.addEventListener("submit", async (event) => {
   event.preventDefault();
   at("problem").hidden = true;
   const given = Object.fromEntries(new FormData(event.target));
   const request = { name: given.name };
-  for (const field of ["duration", "max_tps", "error_rate"]) {
-    if (given[field] !== "") request[field] = Number(given[field]);
+  // Fields of other loads are disabled, and not given.
+  for (const field of ["duration", "max_tps", "error_rate", "concurrency"]) {
+    if (given[field]) request[field] = Number(given[field]);
   }
-  if (given.latency !== "") request.latency = { latency: given.latency, quantile: given.quantile };
+  if (given.load === "saturate") request.saturate = true;
+  if (given.latency) request.latency = { latency: given.latency, quantile: given.quantile };
   try {
     if (given.args.trim() !== "") request.args = JSON.parse(given.args);
     await api("/run", {

@@ -54,7 +54,7 @@ impl Sink {
 
     /// Takes in a window of all shards.
     pub(super) fn window(&self, window: &ShardWindow) {
-        let mut own = ShardWindow::new(true);
+        let mut own = ShardWindow::new(window.punctual.is_some());
         own.append(window);
         let mut inner = self.lock();
         inner.counts.add(&window.counts());
