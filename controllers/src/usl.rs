@@ -16,8 +16,8 @@ pub struct Usl {
 
 impl Usl {
     /// Fits the law to pairs of (under way, throughput), by least squares of the time in the
-    /// system, `n / X(n)`, which is a parabola of `n`. Contention and coherency below zero are
-    /// brought to zero, since nothing is done faster for being disturbed. `None` with fewer than
+    /// system, `n / X(n)`, which is a parabola of `n`. Contention and coherency are not below zero,
+    /// since nothing is done faster for being disturbed. `None` with fewer than
     /// three different numbers under way, or if no such law fits.
     ///
     /// ```
@@ -39,21 +39,28 @@ impl Usl {
         if different.len() < 3 {
             return None;
         }
-        // The constraints are active or not: from the fullest model to the plainest.
-        for powers in [&[0, 1, 2][..], &[0, 1], &[0, 2], &[0]] {
-            let Some(solved) = least_squares(&points, powers) else { continue };
-            let mut coefficients = [0.0; 3];
-            for (power, value) in powers.iter().zip(solved) {
-                coefficients[*power] = value;
-            }
-            let [a, b, c] = coefficients;
-            let lambda = 1.0 / (a + b + c);
-            let (kappa, sigma) = (c * lambda, (b + c) * lambda);
-            if lambda.is_finite() && lambda > 0.0 && sigma >= -1e-9 && kappa >= -1e-12 {
-                return Some(Self { lambda, sigma: sigma.max(0.0), kappa: kappa.max(0.0) });
-            }
+        // The constraints are active or not: of what keeps to them, the best.
+        let models = [&[0, 1, 2][..], &[0, 1], &[0, 2], &[0]];
+        let fits = models.into_iter().filter_map(|terms| Self::fit_terms(&points, terms));
+        fits.min_by(|one, other| one.1.total_cmp(&other.1)).map(|(law, _)| law)
+    }
+
+    /// The law with these terms alone, and the squares of its relative errors; `None` if it breaks
+    /// the constraints.
+    fn fit_terms(points: &[(f64, f64)], terms: &[usize]) -> Option<(Self, f64)> {
+        let mut coefficients = [0.0; 3];
+        for (term, value) in terms.iter().zip(least_squares(points, terms)?) {
+            coefficients[*term] = value;
         }
-        None
+        let [one, contention, coherency] = coefficients;
+        let lambda = 1.0 / one;
+        // What is left of rounding would be a peak that is nowhere.
+        let whole = |share: f64| if share.abs() < 1e-12 { 0.0 } else { share };
+        let (sigma, kappa) = (whole(contention * lambda), whole(coherency * lambda));
+        let keeps = lambda.is_finite() && lambda > 0.0 && sigma >= 0.0 && kappa >= 0.0;
+        let law = Self { lambda, sigma, kappa };
+        let error = |&(n, y): &(f64, f64)| (n / law.throughput(n) / y - 1.0).powi(2);
+        keeps.then(|| (law, points.iter().map(error).sum()))
     }
 
     /// Transactions a second with so many under way.
@@ -70,18 +77,20 @@ impl Usl {
     }
 }
 
-/// Coefficients of a polynomial with these powers, by the normal equations. The abscissae are
-/// scaled to at most one, so that these stay well conditioned.
-fn least_squares(points: &[(f64, f64)], powers: &[usize]) -> Option<Vec<f64>> {
-    let scale = points.iter().map(|point| point.0).fold(0.0, f64::max);
-    let size = powers.len();
+/// Coefficients of these of the terms `1`, `n - 1` and `n (n - 1)`, by the normal equations. The
+/// terms are scaled to about one at most, so that these stay well conditioned.
+fn least_squares(points: &[(f64, f64)], terms: &[usize]) -> Option<Vec<f64>> {
+    let most = points.iter().map(|point| point.0).fold(0.0, f64::max);
+    let scales = [1.0, most, most * most];
+    let all = |n: f64| [1.0, n - 1.0, n * (n - 1.0)];
+    let size = terms.len();
     let mut matrix = vec![vec![0.0; size + 1]; size];
     for &(n, y) in points {
         // Relative errors count, as they do in measured times.
         let weight = 1.0 / (y * y);
-        let terms: Vec<_> = powers.iter().map(|&power| (n / scale).powi(power as i32)).collect();
-        for (row, term) in matrix.iter_mut().zip(&terms) {
-            for (cell, other) in row.iter_mut().zip(&terms) {
+        let values: Vec<_> = terms.iter().map(|&term| all(n)[term] / scales[term]).collect();
+        for (row, term) in matrix.iter_mut().zip(&values) {
+            for (cell, other) in row.iter_mut().zip(&values) {
                 *cell += weight * term * other;
             }
             row[size] += weight * term * y;
@@ -104,8 +113,9 @@ fn least_squares(points: &[(f64, f64)], powers: &[usize]) -> Option<Vec<f64>> {
             }
         }
     }
-    let solved = powers.iter().enumerate().map(|(index, &power)| {
-        matrix[index][size] / matrix[index][index] / scale.powi(power as i32)
-    });
+    let solved = terms
+        .iter()
+        .enumerate()
+        .map(|(index, &term)| matrix[index][size] / matrix[index][index] / scales[term]);
     Some(solved.collect())
 }

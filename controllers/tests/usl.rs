@@ -26,6 +26,19 @@ proptest! {
     }
 }
 
+/// With a little noise the best parabola has contention below zero. What is left out then has to be the
+/// contention, not the coherency.
+#[test]
+fn the_term_that_is_left_out_is_the_one_that_is_not_there() {
+    let law = Usl { lambda: 1.0, sigma: 0.0, kappa: 0.001_32 };
+    let mut points: Vec<_> =
+        (0..8).map(|power| f64::from(1 << power)).map(|n| (n, law.throughput(n))).collect();
+    points[7].1 *= 0.993;
+    let fitted = Usl::fit(&points).expect("eight points");
+    assert_eq!(fitted.sigma, 0.0);
+    assert!((fitted.lambda - 1.0).abs() < 0.01 && fitted.kappa > 0.001, "{fitted:?}");
+}
+
 #[test]
 fn what_cannot_be_fitted_is_not() {
     assert_eq!(Usl::fit(&[]), None);
