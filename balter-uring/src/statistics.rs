@@ -82,7 +82,8 @@ pub struct RunStatistics {
     pub failures: Vec<(FailureClass, u64)>,
     /// What each shard did; empty for a run of many nodes.
     pub shards: Vec<ShardStatistics>,
-    /// What each node of a cluster did; empty for a run of one process.
+    /// What each node of a cluster did, in the order in which they joined; empty for a run of one
+    /// process. A node that was started again meanwhile is there twice.
     pub nodes: Vec<NodeStatistics>,
     /// Panics of the scenario's code, in transactions or around them.
     pub panics: u64,
