@@ -192,7 +192,10 @@ fn a_progress_callback_is_called_and_sees_the_run() {
     assert!(seen.windows(2).all(|pair| pair[0].elapsed < pair[1].elapsed), "{seen:?}");
     for progress in &*seen {
         assert_eq!((progress.scenario, progress.goal_tps), ("worker", 1_000));
-        assert!(progress.instances > 0 && progress.tps > 0.0, "{progress:?}");
+        // A shard that tells of its last window late has no instances any more by then.
+        let is_over = progress.elapsed >= Duration::from_millis(1_500);
+        assert!(progress.instances > 0 || is_over, "{progress:?}");
+        assert!(progress.tps > 0.0, "{progress:?}");
     }
 }
 
