@@ -179,6 +179,7 @@ fn placeholder(krate: &TokenStream, function: FnItem) -> TokenStream {
     sig.output = scenario_type(krate);
     quote! {
         #(#attrs)*
+        // It has no body that could use its arguments, and the errors above are complaint enough.
         #[allow(unused)]
         #vis #sig {
             ::core::unreachable!()

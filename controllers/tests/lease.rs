@@ -356,3 +356,21 @@ fn fifty_nodes_never_exceed_the_goal_and_end_with_all_of_it_2() {
 fn fifty_nodes_never_exceed_the_goal_and_end_with_all_of_it_3() {
     live(1_500..2_000);
 }
+
+/// Without a rate, another number of instances is another load.
+#[test]
+fn in_a_closed_loop_other_instances_are_another_load() {
+    for (tps, is_steady) in [(0, false), (100, true)] {
+        let mut book = LeaseBook::new(LeaseConfig { length_ns: LENGTH_NS, margin_ns: MARGIN_NS });
+        book.set_goal(Allowance { tps, concurrency: 4 });
+        let party = book.join(1, 0);
+        book.heard(party, 0, 1, 0);
+        let first = book.grants(0)[0].1.number;
+        assert!(book.is_steady(party, first));
+        book.set_goal(Allowance { tps, concurrency: 8 });
+        book.heard(party, 1, 2, first);
+        let second = book.grants(1)[0].1.number;
+        assert_eq!(book.is_steady(party, first), is_steady, "at {tps} a second");
+        assert!(book.is_steady(party, second));
+    }
+}
