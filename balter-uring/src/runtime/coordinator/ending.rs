@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Lead;
+use super::member::Member;
 use crate::engine::steering::Ending;
 use crate::runtime::view::RunState;
 use crate::statistics::NodeStatistics;
@@ -47,7 +48,7 @@ impl Lead {
                 _ => {}
             }
         }
-        let instances = self.members.iter().map(|member| member.instances).sum();
+        let instances = self.members.iter().map(Member::instances).sum();
         let summaries = self.parts.iter().map(|part| part.summary.unwrap_or_default());
         let summaries: Vec<_> = summaries.collect();
         let totals = &self.steering.totals.parts;

@@ -37,7 +37,7 @@ pub(super) struct Member {
     pub(super) has_summed_up: bool,
     /// Why it cannot be reached.
     pub(super) trouble: Option<String>,
-    /// Its instances, before they left at the end.
+    /// As it told last, while it had any.
     pub(super) instances: u32,
 }
 
@@ -62,6 +62,11 @@ impl Member {
         }
     }
 
+    /// Its instances, before they left at the end; none while nothing is known of it.
+    pub(super) fn instances(&self) -> u32 {
+        if self.commands.is_some() || self.is_over { self.instances } else { 0 }
+    }
+
     /// Nothing more is to be expected of it.
     pub(super) fn is_settled(&self) -> bool {
         self.is_refused || (self.is_over && self.has_summed_up)
@@ -81,7 +86,7 @@ impl Member {
             address: self.address.clone(),
             state: state.to_owned(),
             share_tps: self.party.map_or(0, |party| book.share(party).tps),
-            instances: self.instances,
+            instances: self.instances(),
             counts: self
                 .part
                 .map_or_else(Counts::default, |part| steering.totals.parts[part].counts),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use balter_controllers::Window;
 
 use super::Lead;
+use super::member::Member;
 use crate::engine::budget::Course;
 use crate::runtime::view::RunState;
 
@@ -47,7 +48,7 @@ impl Lead {
         let tps = self.shown.tps();
         let nodes = self.members.iter().map(|member| member.view(&self.steering, &self.book));
         let nodes: Vec<_> = nodes.collect();
-        let instances = self.members.iter().map(|member| member.instances).sum();
+        let instances = self.members.iter().map(Member::instances).sum();
         let elapsed_ns = now.min(self.end_ns).saturating_sub(self.start_ns);
         let is_draining = self.course > Course::Run || (self.end_ns > 0 && now >= self.end_ns);
         self.view.send_modify(|view| {
