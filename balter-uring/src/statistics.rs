@@ -89,6 +89,8 @@ pub struct RunStatistics {
     pub panics: u64,
     /// Message of the first panic.
     pub panic_message: Option<String>,
+    /// What else happened that a reader of the figures should know, in sentences: at most 32.
+    pub notes: Vec<String>,
     /// Time in which this process's control group had used up its share of the processors, summed
     /// over them.
     pub throttled: Duration,

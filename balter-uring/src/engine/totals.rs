@@ -15,6 +15,9 @@ use crate::statistics::{
     Counts, Latencies, RunStatistics, ShardStatistics, Steady, TransactionStatistics,
 };
 
+/// A summary with more notes than this would not be read.
+const MOST_NOTES: usize = 32;
+
 /// One shard's part.
 #[derive(Debug, Default)]
 pub(crate) struct Part {
@@ -43,6 +46,7 @@ pub(crate) struct Totals {
     failures: [u64; FailureClass::COUNT],
     panics: u64,
     panic_message: Option<String>,
+    notes: Vec<String>,
     most_instances: u32,
     punctual: Latencies,
     handshakes: Latencies,
@@ -57,6 +61,7 @@ impl Totals {
             failures: [0; FailureClass::COUNT],
             panics: 0,
             panic_message: None,
+            notes: Vec::new(),
             most_instances: 0,
             punctual: Latencies::default(),
             handshakes: Latencies::default(),
@@ -100,6 +105,14 @@ impl Totals {
                 let response = transaction.open.as_ref().map(|open| &open.response);
                 response.unwrap_or(&transaction.service).add_to(interval);
             }
+        }
+    }
+
+    /// Adds a sentence to the run's notes: once, and while there are few.
+    pub(crate) fn note(&mut self, note: impl Into<String>) {
+        let note = note.into();
+        if self.notes.len() < MOST_NOTES && !self.notes.contains(&note) {
+            self.notes.push(note);
         }
     }
 
@@ -276,6 +289,7 @@ impl Totals {
             nodes: Vec::new(),
             panics: self.panics,
             panic_message: self.panic_message,
+            notes: self.notes,
             throttled: summary.throttled,
             verdict: Some(verdict),
             error: None,

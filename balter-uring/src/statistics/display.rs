@@ -172,6 +172,9 @@ impl fmt::Display for RunStatistics {
                 _ => writeln!(f)?,
             }
         }
+        for note in &self.notes {
+            writeln!(f, "  note: {note}")?;
+        }
         if self.distorted {
             writeln!(
                 f,
