@@ -12,7 +12,7 @@ use super::search::Ended;
 use super::window::{ShardWindow, TransactionWindow};
 use crate::failure::{FailureClass, generator_faults};
 use crate::statistics::{
-    Counts, Latencies, RunStatistics, ShardStatistics, Steady, TransactionStatistics,
+    Counts, Latencies, RunStatistics, ShardStatistics, Steady, TransactionStatistics, Waits,
 };
 
 /// A summary with more notes than this would not be read.
@@ -49,6 +49,12 @@ pub(crate) struct Totals {
     notes: Vec<String>,
     most_instances: u32,
     punctual: Latencies,
+    lateness: Latencies,
+    stalled: u64,
+    cycles: u64,
+    cycle_ns: u64,
+    target_wait_ns: u64,
+    instance_wait_ns: u64,
     handshakes: Latencies,
     resumed_handshakes: u64,
 }
@@ -64,6 +70,12 @@ impl Totals {
             notes: Vec::new(),
             most_instances: 0,
             punctual: Latencies::default(),
+            lateness: Latencies::default(),
+            stalled: 0,
+            cycles: 0,
+            cycle_ns: 0,
+            target_wait_ns: 0,
+            instance_wait_ns: 0,
             handshakes: Latencies::default(),
             resumed_handshakes: 0,
         }
@@ -86,6 +98,18 @@ impl Totals {
         self.panics += window.panics;
         if let Some(punctual) = &window.punctual {
             punctual.add_to(self.punctual.histogram_mut());
+        }
+        if let Some(lateness) = &window.lateness {
+            lateness.add_to(self.lateness.histogram_mut());
+        }
+        self.stalled += window.stalled;
+        self.cycles += window.cycles;
+        for (sum, time_ns) in [
+            (&mut self.cycle_ns, window.cycle_ns),
+            (&mut self.target_wait_ns, window.target_wait_ns),
+            (&mut self.instance_wait_ns, window.instance_wait_ns),
+        ] {
+            *sum = sum.saturating_add(time_ns);
         }
         if let Some(handshakes) = &window.handshakes {
             handshakes.add_to(self.handshakes.histogram_mut());
@@ -161,7 +185,7 @@ impl Totals {
         &self.failures
     }
 
-    pub(crate) fn statistics(self, summary: Summary) -> RunStatistics {
+    pub(crate) fn statistics(mut self, summary: Summary) -> RunStatistics {
         let counts = self.counts();
         let (mut response, mut service, mut lag) =
             (Latencies::default(), Latencies::default(), Latencies::default());
@@ -192,7 +216,8 @@ impl Totals {
             judged => (counts.failed - spoilt) as f64 / judged as f64,
         };
         let busy = self.parts.iter().map(Part::busy).fold(0.0, f64::max);
-        let (lag_p99, response_p99) = (lag.quantile(0.99), response.quantile(0.99));
+        let response_p99 = response.quantile(0.99);
+        let cycle_ns = self.cycle_ns.checked_div(self.cycles).unwrap_or(0);
         let lost = self.parts.iter().filter(|part| part.lost).count() as u32;
         let evidence = Evidence {
             goal_tps: summary.asked_tps,
@@ -207,7 +232,11 @@ impl Totals {
             memory: self.failures[FailureClass::Memory.index()],
             panics: self.panics,
             busy,
-            lag_p99_ns: lag_p99.as_nanos() as u64,
+            stalled: self.stalled,
+            late_p99_ns: self.lateness.quantile(0.99).as_nanos() as u64,
+            target_wait_ns: self.target_wait_ns,
+            instance_wait_ns: self.instance_wait_ns,
+            cycle_ns,
             response_p99_ns: response_p99.as_nanos() as u64,
             saturation: summary.saturation,
             instances: self.most_instances,
@@ -241,7 +270,15 @@ impl Totals {
             true => response_p99.saturating_sub(self.punctual.quantile(0.99)),
             false => Duration::ZERO,
         };
+        if self.stalled > 0 {
+            self.notes.push(format!(
+                "the generator stood still or was kept from its processors: {} of {} transactions \
+                 due were missed by it",
+                self.stalled, counts.planned
+            ));
+        }
         let distorted = matches!(verdict, Verdict::Generator { .. })
+            || self.stalled > counts.planned / 100
             || distorted(added.as_nanos() as u64, evidence.response_p99_ns);
         let elapsed = Duration::from_nanos(summary.elapsed_ns);
         let actual_tps = match summary.elapsed_ns {
@@ -267,6 +304,12 @@ impl Totals {
             distorted,
             bound_transaction,
             punctual: self.punctual,
+            lateness: self.lateness,
+            waits: Waits {
+                for_target: Duration::from_nanos(self.target_wait_ns),
+                for_instances: Duration::from_nanos(self.instance_wait_ns),
+            },
+            cycle: Duration::from_nanos(cycle_ns),
             handshakes: self.handshakes,
             resumed_handshakes: self.resumed_handshakes,
             response,
@@ -356,8 +399,12 @@ pub(crate) fn for_controllers(window: &ShardWindow) -> Window {
         failed: window.failed(),
         cancelled: window.cancelled(),
         missed: window.missed,
+        stalled: window.stalled,
+        target_wait_ns: window.target_wait_ns,
+        instance_wait_ns: window.instance_wait_ns,
         backlog: window.backlog,
         instances: window.instances,
+        starting: window.starting,
         in_flight: window.in_flight,
         service_sum_ns: window.service_sum_ns,
         busy: match length_ns {

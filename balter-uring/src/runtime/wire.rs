@@ -87,6 +87,9 @@ pub(crate) struct Grant {
     /// 0 run, 1 drain, 2 stop.
     #[prost(uint32, tag = "10")]
     pub(crate) course: u32,
+    /// Instances that there may be at all, pausing ones included.
+    #[prost(uint32, tag = "11")]
+    pub(crate) most: u32,
 }
 
 /// From a worker to the coordinator, several times a second.
@@ -186,6 +189,22 @@ pub(crate) struct Window {
     pub(crate) resumed_handshakes: u64,
     #[prost(bool, tag = "18")]
     pub(crate) last: bool,
+    #[prost(uint64, tag = "40")]
+    pub(crate) stalled: u64,
+    #[prost(uint64, tag = "41")]
+    pub(crate) abandoned: u64,
+    #[prost(uint32, tag = "42")]
+    pub(crate) starting: u32,
+    #[prost(uint64, tag = "43")]
+    pub(crate) cycles: u64,
+    #[prost(uint64, tag = "44")]
+    pub(crate) cycle_ns: u64,
+    #[prost(uint64, tag = "45")]
+    pub(crate) target_wait_ns: u64,
+    #[prost(uint64, tag = "46")]
+    pub(crate) instance_wait_ns: u64,
+    #[prost(message, optional, tag = "47")]
+    pub(crate) lateness: Option<Times>,
 }
 
 /// [`TransactionWindow`].
@@ -273,6 +292,14 @@ impl Window {
             handshakes: window.handshakes.as_ref().map(Times::of),
             resumed_handshakes: window.resumed_handshakes,
             last: window.last,
+            stalled: window.stalled,
+            abandoned: window.abandoned,
+            starting: window.starting,
+            cycles: window.cycles,
+            cycle_ns: window.cycle_ns,
+            target_wait_ns: window.target_wait_ns,
+            instance_wait_ns: window.instance_wait_ns,
+            lateness: window.lateness.as_ref().map(Times::of),
         }
     }
 
@@ -305,7 +332,15 @@ impl Window {
         window.panic.clone_from(&self.panic);
         window.resumed_handshakes = checked(self.resumed_handshakes)?;
         window.last = self.last;
+        window.stalled = checked(self.stalled)?;
+        window.abandoned = checked(self.abandoned)?;
+        window.starting = self.starting;
+        window.cycles = checked(self.cycles)?;
+        window.cycle_ns = self.cycle_ns;
+        window.target_wait_ns = self.target_wait_ns;
+        window.instance_wait_ns = self.instance_wait_ns;
         fill_optional(self.punctual.as_ref(), &mut window.punctual)?;
+        fill_optional(self.lateness.as_ref(), &mut window.lateness)?;
         fill_optional(self.handshakes.as_ref(), &mut window.handshakes)?;
         for transaction in &self.transactions {
             let id = names.id(&transaction.name)?;
@@ -409,7 +444,7 @@ mod tests {
         (window.start_ns, window.end_ns, window.started) = (5, 105, samples.len() as u64);
         for &(lag, service, is_put) in samples {
             let times =
-                TransactionTimes { intended: 0, start: lag, end: lag + service, awaited: true };
+                TransactionTimes { intended: 0, start: lag, end: lag + service, late: lag / 2 };
             let outcome = match service % 7 {
                 0 => Outcome::Failed(FailureClass::Timeout),
                 _ => Outcome::Succeeded,

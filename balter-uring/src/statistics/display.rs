@@ -47,6 +47,9 @@ impl fmt::Display for Grouped {
 const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999)];
 
+/// A lag from which on it is worth a line to say what it is made of (99th percentile).
+const SHOWN_LAG: Duration = Duration::from_millis(1);
+
 fn row(f: &mut fmt::Formatter<'_>, name: &str, times: &Latencies) -> fmt::Result {
     write!(f, "  {name:<10}")?;
     for (_, quantile) in QUANTILES {
@@ -105,6 +108,16 @@ impl fmt::Display for RunStatistics {
             row(f, "response", &self.response)?;
             row(f, "service", &self.service)?;
             row(f, "lag", &self.lag)?;
+            if self.lag.quantile(0.99) >= SHOWN_LAG {
+                row(f, "  own", &self.lateness)?;
+                let mean = |wait: Duration| Time(wait.div_f64(counts.planned.max(1) as f64));
+                writeln!(
+                    f,
+                    "  mean wait of a due transaction: {} for the target, {} for instances",
+                    mean(self.waits.for_target),
+                    mean(self.waits.for_instances),
+                )?;
+            }
         }
         if !self.handshakes.is_empty() {
             writeln!(
