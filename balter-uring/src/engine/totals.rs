@@ -15,6 +15,10 @@ use crate::statistics::{
     Counts, Latencies, RunStatistics, ShardStatistics, Steady, TransactionStatistics,
 };
 
+/// In a closed loop a shard that is busy for this share of its time is taken to be what the
+/// transactions wait for.
+const QUEUES_FROM: f64 = 0.97;
+
 /// A summary with more notes than this would not be read.
 const MOST_NOTES: usize = 32;
 
@@ -49,6 +53,8 @@ pub(crate) struct Totals {
     notes: Vec<String>,
     most_instances: u32,
     punctual: Latencies,
+    seen_late: Latencies,
+    receive_delay: Latencies,
     handshakes: Latencies,
     resumed_handshakes: u64,
 }
@@ -64,6 +70,8 @@ impl Totals {
             notes: Vec::new(),
             most_instances: 0,
             punctual: Latencies::default(),
+            seen_late: Latencies::default(),
+            receive_delay: Latencies::default(),
             handshakes: Latencies::default(),
             resumed_handshakes: 0,
         }
@@ -86,6 +94,12 @@ impl Totals {
         self.panics += window.panics;
         if let Some(punctual) = &window.punctual {
             punctual.add_to(self.punctual.histogram_mut());
+        }
+        if let Some(seen_late) = &window.seen_late {
+            seen_late.add_to(self.seen_late.histogram_mut());
+        }
+        if let Some(receive_delay) = &window.receive_delay {
+            receive_delay.add_to(self.receive_delay.histogram_mut());
         }
         if let Some(handshakes) = &window.handshakes {
             handshakes.add_to(self.handshakes.histogram_mut());
@@ -114,6 +128,33 @@ impl Totals {
         if self.notes.len() < MOST_NOTES && !self.notes.contains(&note) {
             self.notes.push(note);
         }
+    }
+
+    /// In a closed loop a shard without idle time has a queue of answers that it has not read yet, and
+    /// their transactions last as long as that takes.
+    fn note_queues(&mut self, are_nodes: bool) {
+        // With one instance on each there is nobody to queue behind.
+        if self.most_instances as usize <= self.parts.len() {
+            return;
+        }
+        let queue = |part: &&Part| part.busy() >= QUEUES_FROM;
+        let count = self.parts.iter().filter(queue).count();
+        let Some(worst) =
+            self.parts.iter().filter(queue).max_by(|one, other| one.busy().total_cmp(&other.busy()))
+        else {
+            return;
+        };
+        let busy = worst.busy() * 100.0;
+        let who = match (are_nodes, count) {
+            (false, 1) => format!("the shard on core {} was {busy:.0} % busy", worst.core),
+            (false, _) => format!("{count} shards were up to {busy:.0} % busy"),
+            (true, 1) => format!("a shard of one node was {busy:.0} % busy"),
+            (true, _) => format!("shards of {count} nodes were up to {busy:.0} % busy"),
+        };
+        self.note(format!(
+            "{who} in a closed loop: latencies include the wait in the generator's own queue; use \
+             fewer instances, more cores, or an open loop"
+        ));
     }
 
     pub(crate) fn note_instances(&mut self, instances: u32) {
@@ -161,7 +202,10 @@ impl Totals {
         &self.failures
     }
 
-    pub(crate) fn statistics(self, summary: Summary) -> RunStatistics {
+    pub(crate) fn statistics(mut self, summary: Summary) -> RunStatistics {
+        if !summary.open {
+            self.note_queues(summary.are_nodes);
+        }
         let counts = self.counts();
         let (mut response, mut service, mut lag) =
             (Latencies::default(), Latencies::default(), Latencies::default());
@@ -267,6 +311,8 @@ impl Totals {
             distorted,
             bound_transaction,
             punctual: self.punctual,
+            seen_late: self.seen_late,
+            receive_delay: self.receive_delay,
             handshakes: self.handshakes,
             resumed_handshakes: self.resumed_handshakes,
             response,

@@ -118,6 +118,12 @@ pub(crate) struct ShardWindow {
     /// Response times as they would be if the shard had never been late for an instance that was
     /// waiting. `None` in a closed loop.
     pub(crate) punctual: Option<Recorder>,
+    /// For each transaction that ended by itself, the most by which its end can have been read
+    /// later than its answer came. `None` where nothing is recorded.
+    pub(crate) seen_late: Option<Recorder>,
+    /// For a sample of them, how much later it was read by the kernel's own time stamps; `None`
+    /// until there is one.
+    pub(crate) receive_delay: Option<Recorder>,
     /// Times of TLS handshakes; `None` until there is one.
     pub(crate) handshakes: Option<Recorder>,
     /// Those of them that went on with an earlier session.
@@ -129,7 +135,11 @@ pub(crate) struct ShardWindow {
 impl ShardWindow {
     /// An empty window of an open or a closed loop.
     pub(crate) fn new(open_loop: bool) -> Self {
-        Self { punctual: open_loop.then(Recorder::new), ..Self::default() }
+        Self {
+            punctual: open_loop.then(Recorder::new),
+            seen_late: Some(Recorder::new()),
+            ..Self::default()
+        }
     }
 
     /// Empties it for the next use, without giving up memory.
@@ -138,15 +148,27 @@ impl ShardWindow {
         for window in transactions.iter_mut().flatten() {
             window.reset();
         }
-        let mut punctual = self.punctual.take();
-        if let Some(punctual) = &mut punctual {
-            punctual.reset();
-        }
-        let mut handshakes = self.handshakes.take();
-        if let Some(handshakes) = &mut handshakes {
-            handshakes.reset();
-        }
-        *self = Self { transactions, punctual, handshakes, ..Self::default() };
+        let [punctual, seen_late, receive_delay, handshakes] = [
+            &mut self.punctual,
+            &mut self.seen_late,
+            &mut self.receive_delay,
+            &mut self.handshakes,
+        ]
+        .map(|recorder| {
+            let mut recorder = recorder.take();
+            if let Some(recorder) = &mut recorder {
+                recorder.reset();
+            }
+            recorder
+        });
+        *self = Self {
+            transactions,
+            punctual,
+            seen_late,
+            receive_delay,
+            handshakes,
+            ..Self::default()
+        };
     }
 
     /// Adds the same stretch of time as another shard saw it. Its idle time is that of the busiest.
@@ -192,6 +214,8 @@ impl ShardWindow {
         self.resumed_handshakes += other.resumed_handshakes;
         self.last |= other.last;
         add_recorder(&mut self.punctual, other.punctual.as_ref());
+        add_recorder(&mut self.seen_late, other.seen_late.as_ref());
+        add_recorder(&mut self.receive_delay, other.receive_delay.as_ref());
         add_recorder(&mut self.handshakes, other.handshakes.as_ref());
         if self.transactions.len() < other.transactions.len() {
             self.transactions.resize_with(other.transactions.len(), || None);
@@ -270,6 +294,20 @@ impl ShardWindow {
             open.lag.record(Bucket::of(start.saturating_sub(intended)));
             punctual.record(if awaited { service } else { response });
         }
+    }
+
+    /// How much later than its answer the end of a transaction can have been read.
+    #[inline]
+    pub(crate) fn record_seen_late(&mut self, time_ns: u64) {
+        if let Some(seen_late) = &mut self.seen_late {
+            seen_late.record(Bucket::of(time_ns));
+        }
+    }
+
+    /// How much later than it came an answer was read, by the kernel's time stamp.
+    #[cold]
+    pub(crate) fn record_receive_delay(&mut self, time_ns: u64) {
+        self.receive_delay.get_or_insert_with(Recorder::new).record(Bucket::of(time_ns));
     }
 
     pub(crate) fn record_handshake(&mut self, handshake: Handshake) {
