@@ -20,10 +20,7 @@ fn alone() -> MutexGuard<'static, ()> {
 /// A machine that is busy with other things takes the core away in the middle of a turn, which the
 /// shard cannot tell from work. So the best of several runs is asserted on; what does not hold for
 /// any of them holds for none.
-fn best_of(
-    run: impl Fn() -> Scenario,
-    holds: impl Fn(&RunStatistics) -> bool,
-) -> RunStatistics {
+fn best_of(run: impl Fn() -> Scenario, holds: impl Fn(&RunStatistics) -> bool) -> RunStatistics {
     let mut tried = 0;
     loop {
         let statistics = wait(run().duration(Duration::from_millis(700)));
@@ -114,6 +111,11 @@ fn answers_that_lie_while_the_shard_computes_are_told_to_be_read_late() {
     let (late, half) = (statistics.seen_late.max(), COMPUTATION / 2);
     assert!(late > half, "{late:?}: {statistics}");
     assert!(statistics.to_string().contains("answers read late"), "{statistics}");
+    // So the kernel says, of the only connection, once it has begun to stamp what it receives.
+    let (stamped, completed) = (statistics.receive_delay.len(), statistics.counts.completed());
+    assert!((1..=completed).contains(&stamped), "{stamped} of {completed}");
+    let delay = statistics.receive_delay.max();
+    assert!(delay > half, "{delay:?}: {statistics}");
 }
 
 #[test]

@@ -422,6 +422,9 @@ impl ShardRun {
         window.record(meta, times, outcome);
         if outcome != Outcome::Cancelled {
             window.record_seen_late(self.shard.seen_late_ns(start, end));
+            if let Some(delay_ns) = self.shard.ring.take_receive_delay_ns() {
+                window.record_receive_delay(delay_ns);
+            }
         }
     }
 
@@ -503,10 +506,7 @@ impl Next {
 
     /// The sooner of each.
     pub(crate) fn or(self, other: Self) -> Self {
-        Self {
-            at_ns: self.at_ns.min(other.at_ns),
-            permit_ns: self.permit_ns.min(other.permit_ns),
-        }
+        Self { at_ns: self.at_ns.min(other.at_ns), permit_ns: self.permit_ns.min(other.permit_ns) }
     }
 }
 

@@ -136,6 +136,8 @@ impl Shard {
 
     pub(crate) fn count_poll(&self) {
         self.polls.set(self.polls.get() + 1);
+        // What this task reads is its own, and what others have read is not.
+        self.ring.forget_receipt();
     }
 
     /// Says that a task has been made ready, so that the driver must not wait before it has run.

@@ -139,8 +139,11 @@ impl Totals {
         }
         let queue = |part: &&Part| part.busy() >= QUEUES_FROM;
         let count = self.parts.iter().filter(queue).count();
-        let Some(worst) =
-            self.parts.iter().filter(queue).max_by(|one, other| one.busy().total_cmp(&other.busy()))
+        let Some(worst) = self
+            .parts
+            .iter()
+            .filter(queue)
+            .max_by(|one, other| one.busy().total_cmp(&other.busy()))
         else {
             return;
         };
