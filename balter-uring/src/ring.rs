@@ -94,8 +94,8 @@ pub(crate) struct Ring {
     /// which may close a socket. Kept here for its allocation.
     woken: RefCell<Vec<Side>>,
     idle_hooks: RefCell<Vec<fn()>>,
-    /// Sockets ever adopted by [`adopt_client`](Self::adopt_client).
-    clients: Cell<u32>,
+    /// Stamped sockets that are open.
+    stamped: Cell<u32>,
     /// When the kernel received what was read last, in nanoseconds since the epoch; 0 if it does not
     /// say, or that has been forgotten.
     receipt_ns: Cell<u64>,
@@ -185,7 +185,7 @@ impl Ring {
             starving: Cell::new(false),
             woken: RefCell::new(Vec::with_capacity(256)),
             idle_hooks: RefCell::new(Vec::new()),
-            clients: Cell::new(0),
+            stamped: Cell::new(0),
             receipt_ns: Cell::new(0),
         }))
     }
@@ -215,16 +215,20 @@ impl Ring {
     }
 
     /// As [`adopt`](Self::adopt), for a socket that is to be connected. The kernel is asked to say
-    /// of some of these when it received what they read, and the first is one of them.
+    /// of some of these when it received what they read: of one in so many that are open, so that
+    /// there is always one.
     ///
     /// # Errors
     /// As [`adopt`](Self::adopt).
     pub(crate) fn adopt_client(self: &Rc<Self>, fd: OwnedFd) -> io::Result<Socket> {
-        let count = self.clients.get();
-        self.clients.set(count.wrapping_add(1));
-        let stamped = count.is_multiple_of(stamp::EVERY) && stamp::enable(fd.as_fd());
+        let wanted =
+            self.stamped.get().saturating_mul(stamp::EVERY) as usize <= self.open_sockets();
+        let stamped = wanted && stamp::enable(fd.as_fd());
         let socket = self.adopt(fd)?;
-        self.with_slot(socket.slot, |slot| slot.stamped = stamped);
+        if stamped {
+            self.stamped.set(self.stamped.get() + 1);
+            self.with_slot(socket.slot, |slot| slot.stamped = true);
+        }
         Ok(socket)
     }
 
@@ -277,7 +281,6 @@ impl Ring {
     }
 
     /// Sockets open now, with those that are being closed.
-    #[cfg(test)]
     pub(crate) fn open_sockets(&self) -> usize {
         let inner = self.inner.borrow();
         inner.slots.len() - inner.free.len()
@@ -397,6 +400,9 @@ impl Ring {
         let inner = &mut *borrowed;
         let state = &mut inner.slots[slot as usize];
         state.closing = true;
+        if state.stamped {
+            self.stamped.set(self.stamped.get() - 1);
+        }
         let (reader, writer) = (state.reader.take(), state.writer.take());
         while let Some(filled) = state.inbox.pop_front() {
             inner.pool.recycle(filled.buffer);

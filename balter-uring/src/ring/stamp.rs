@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use io_uring::types::RecvMsgOut;
 
-/// One connection in so many is stamped: enough for a distribution, and little of what a stamped
+/// One open connection in so many is stamped: enough for a distribution, and little of what a stamped
 /// receive costs more.
 pub(super) const EVERY: u32 = 16;
 

@@ -112,6 +112,7 @@ fn listener() -> (TcpListener, SocketAddr) {
 thread_local! {
     /// Of so many sockets of this test one is stamped, the first among them; 0 for none.
     static STAMPED_EVERY: Cell<u32> = const { Cell::new(0) };
+    static SOCKETS: Cell<u32> = const { Cell::new(0) };
 }
 
 /// A socket of the ring that is not connected, and the address that its peer will see.
@@ -119,13 +120,14 @@ fn socket(ring: &Rc<Ring>) -> io::Result<(Socket, SocketAddr)> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     let address = socket.local_addr()?.as_socket().expect("an IPv4 address");
-    let (every, count) = (STAMPED_EVERY.get(), ring.clients.get());
-    if every == 0 {
+    let (every, count) = (STAMPED_EVERY.get(), SOCKETS.get());
+    SOCKETS.set(count + 1);
+    if every == 0 || !count.is_multiple_of(every) {
         return Ok((ring.adopt(socket.into())?, address));
     }
-    ring.clients.set(if count.is_multiple_of(every) { 0 } else { 1 });
+    let before = ring.stamped.replace(0);
     let adopted = ring.adopt_client(socket.into());
-    ring.clients.set(count + 1);
+    ring.stamped.set(before + ring.stamped.get());
     Ok((adopted?, address))
 }
 
@@ -898,20 +900,29 @@ fn a_stamp_tells_how_long_bytes_lay_unread() {
     assert_all_closed(&ring);
 }
 
-/// One in so many, and the first, however few there are.
+/// One in so many of those that are open, and always one.
 #[test]
 fn a_sample_of_the_clients_is_stamped() {
     let ring = Ring::new(64).expect("io_uring is there");
-    let sockets: Vec<_> = (0..2 * stamp::EVERY)
-        .map(|_| {
-            let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-            ring.adopt_client(socket.into()).expect("a free slot")
-        })
-        .collect();
+    let client = || {
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        ring.adopt_client(socket.into()).expect("a free slot")
+    };
+    let is_stamped = |socket: &Socket| ring.with_slot(socket.slot, |slot| slot.stamped);
+    let sockets: Vec<_> = (0..2 * stamp::EVERY).map(|_| client()).collect();
     let stamped: Vec<_> = (0_u32..)
         .zip(&sockets)
-        .filter(|(_, socket)| ring.with_slot(socket.slot, |slot| slot.stamped))
-        .map(|(index, _)| index)
+        .filter(|(_, socket)| is_stamped(socket))
+        .map(|(at, _)| at)
         .collect();
     assert_eq!(stamped, [0, stamp::EVERY]);
+    // Others take the places of those that are closed.
+    drop(sockets);
+    assert_all_closed(&ring);
+    for _ in 0..3 {
+        let socket = client();
+        assert!(is_stamped(&socket), "it is the only one");
+        drop(socket);
+        assert_all_closed(&ring);
+    }
 }
