@@ -80,6 +80,16 @@ pub struct RunStatistics {
     /// its service time, pauses, and all else that the scenario does. The rate times this is the
     /// number of instances that it takes (Little's law). Zero if none came back.
     pub cycle: Duration,
+    /// For each completed transaction an upper bound on how much later than its answer's arrival its
+    /// end was read: a shard that is busy finds an answer only when it next asks the kernel. Service
+    /// and response times are too long by at most so much, beside the time that the kernel takes to
+    /// wake a shard that waits.
+    pub seen_late: Latencies,
+    /// How much later than the kernel received its last bytes the end of a transaction was read, by
+    /// the kernel's own time stamps: of a sample, the transactions on one connection in sixteen of
+    /// each shard, without those whose end came later than the reading of these bytes. Empty where
+    /// the kernel does not stamp what it receives.
+    pub receive_delay: Latencies,
     /// How long successful TLS handshakes took, without the TCP connect before them. They are part
     /// of the transactions that needed a connection, and counted here apart from those. A
     /// handshake that fails is a failure of its transaction.

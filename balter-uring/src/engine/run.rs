@@ -152,13 +152,14 @@ impl ShardRun {
 
     // ---- The shard's driver, each turn -------------------------------------------------------
 
-    /// Does what is due at `now`. Answers when it next wants a turn, in nanoseconds of the clock;
-    /// `is_permit` in the answer is `true` if that is a permit, which is worth being awake for.
+    /// Does what is due at `now`. Answers when it next wants a turn.
     pub(crate) fn turn(self: &Rc<Self>, now: u64) -> Next {
         self.account_waits(now);
         self.advance_phase(now);
         match self.phase.get() {
-            Phase::Running if now < self.spec.start_ns => return Next::plain(self.spec.start_ns),
+            Phase::Running if now < self.spec.start_ns => {
+                return Next { at_ns: self.spec.start_ns, permit_ns: self.next_permit_ns() };
+            }
             Phase::Running => {
                 self.apply_share(now);
                 self.keep_instances(now);
@@ -184,17 +185,18 @@ impl ShardRun {
         at = at.min(self.permits.borrow().next_deadline());
         match self.phase.get() {
             Phase::Running => {
-                let permit = self.permits.borrow().pacer.next_due_ns().unwrap_or(u64::MAX);
-                at = at.min(self.spec.end_ns);
-                if permit <= at {
-                    return Next { at_ns: permit, is_permit: true };
-                }
+                let permit_ns = self.next_permit_ns();
+                return Next { at_ns: at.min(self.spec.end_ns).min(permit_ns), permit_ns };
             }
             Phase::Draining { until_ns } => at = at.min(until_ns),
             Phase::LastCall | Phase::Ending | Phase::Reporting => at = now + 100_000,
             Phase::Done => {}
         }
         Next::plain(at)
+    }
+
+    fn next_permit_ns(&self) -> u64 {
+        self.permits.borrow().pacer.next_due_ns().unwrap_or(u64::MAX)
     }
 
     fn advance_phase(self: &Rc<Self>, now: u64) {
@@ -525,7 +527,8 @@ impl ShardRun {
         outcome: Outcome,
     ) {
         let &Grant { intended, start, late } = grant;
-        let times = Times { intended, start, end: self.shard.now(), late };
+        let end = self.shard.now();
+        let times = Times { intended, start, end, late };
         self.in_flight.set(self.in_flight.get() - 1);
         if instance.ends() && instance.role() == Role::Scenario {
             self.busy.set(self.busy.get() - 1);
@@ -533,7 +536,14 @@ impl ShardRun {
         if outcome == Outcome::Succeeded {
             self.panics_in_a_row.set(0);
         }
-        self.windows.borrow_mut().current.record(meta, times, outcome);
+        let window = &mut self.windows.borrow_mut().current;
+        window.record(meta, times, outcome);
+        if outcome != Outcome::Cancelled {
+            window.record_seen_late(self.shard.seen_late_ns(start, end));
+            if let Some(delay_ns) = self.shard.ring.take_receive_delay_ns() {
+                window.record_receive_delay(delay_ns);
+            }
+        }
     }
 
     /// A connection of an instance has shaken hands.
@@ -641,16 +651,25 @@ struct Waits {
     for_target: bool,
 }
 
-/// When a run wants its next turn.
+/// When a run wants its next turn, in nanoseconds of the clock; `u64::MAX` is never.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Next {
     pub(crate) at_ns: u64,
-    pub(crate) is_permit: bool,
+    /// When its next permit is due, at `at_ns` or after: that is worth being awake for, so it is told
+    /// apart from what comes before it.
+    pub(crate) permit_ns: u64,
 }
 
 impl Next {
-    const fn plain(at_ns: u64) -> Self {
-        Self { at_ns, is_permit: false }
+    pub(crate) const NEVER: Self = Self::plain(u64::MAX);
+
+    pub(crate) const fn plain(at_ns: u64) -> Self {
+        Self { at_ns, permit_ns: u64::MAX }
+    }
+
+    /// The sooner of each.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self { at_ns: self.at_ns.min(other.at_ns), permit_ns: self.permit_ns.min(other.permit_ns) }
     }
 }
 

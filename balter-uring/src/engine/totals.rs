@@ -15,6 +15,10 @@ use crate::statistics::{
     Counts, Latencies, RunStatistics, ShardStatistics, Steady, TransactionStatistics, Waits,
 };
 
+/// In a closed loop a shard that is busy for this share of its time is taken to be what the
+/// transactions wait for.
+const QUEUES_FROM: f64 = 0.97;
+
 /// A summary with more notes than this would not be read.
 const MOST_NOTES: usize = 32;
 
@@ -55,6 +59,8 @@ pub(crate) struct Totals {
     cycle_ns: u64,
     target_wait_ns: u64,
     instance_wait_ns: u64,
+    seen_late: Latencies,
+    receive_delay: Latencies,
     handshakes: Latencies,
     resumed_handshakes: u64,
 }
@@ -76,6 +82,8 @@ impl Totals {
             cycle_ns: 0,
             target_wait_ns: 0,
             instance_wait_ns: 0,
+            seen_late: Latencies::default(),
+            receive_delay: Latencies::default(),
             handshakes: Latencies::default(),
             resumed_handshakes: 0,
         }
@@ -111,6 +119,12 @@ impl Totals {
         ] {
             *sum = sum.saturating_add(time_ns);
         }
+        if let Some(seen_late) = &window.seen_late {
+            seen_late.add_to(self.seen_late.histogram_mut());
+        }
+        if let Some(receive_delay) = &window.receive_delay {
+            receive_delay.add_to(self.receive_delay.histogram_mut());
+        }
         if let Some(handshakes) = &window.handshakes {
             handshakes.add_to(self.handshakes.histogram_mut());
         }
@@ -138,6 +152,36 @@ impl Totals {
         if self.notes.len() < MOST_NOTES && !self.notes.contains(&note) {
             self.notes.push(note);
         }
+    }
+
+    /// In a closed loop a shard without idle time has a queue of answers that it has not read yet, and
+    /// their transactions last as long as that takes.
+    fn note_queues(&mut self, are_nodes: bool) {
+        // With one instance on each there is nobody to queue behind.
+        if self.most_instances as usize <= self.parts.len() {
+            return;
+        }
+        let queue = |part: &&Part| part.busy() >= QUEUES_FROM;
+        let count = self.parts.iter().filter(queue).count();
+        let Some(worst) = self
+            .parts
+            .iter()
+            .filter(queue)
+            .max_by(|one, other| one.busy().total_cmp(&other.busy()))
+        else {
+            return;
+        };
+        let busy = worst.busy() * 100.0;
+        let who = match (are_nodes, count) {
+            (false, 1) => format!("the shard on core {} was {busy:.0} % busy", worst.core),
+            (false, _) => format!("{count} shards were up to {busy:.0} % busy"),
+            (true, 1) => format!("a shard of one node was {busy:.0} % busy"),
+            (true, _) => format!("shards of {count} nodes were up to {busy:.0} % busy"),
+        };
+        self.note(format!(
+            "{who} in a closed loop: latencies include the wait in the generator's own queue; use \
+             fewer instances, more cores, or an open loop"
+        ));
     }
 
     pub(crate) fn note_instances(&mut self, instances: u32) {
@@ -186,6 +230,9 @@ impl Totals {
     }
 
     pub(crate) fn statistics(mut self, summary: Summary) -> RunStatistics {
+        if !summary.open {
+            self.note_queues(summary.are_nodes);
+        }
         let counts = self.counts();
         let (mut response, mut service, mut lag) =
             (Latencies::default(), Latencies::default(), Latencies::default());
@@ -310,6 +357,8 @@ impl Totals {
                 for_instances: Duration::from_nanos(self.instance_wait_ns),
             },
             cycle: Duration::from_nanos(cycle_ns),
+            seen_late: self.seen_late,
+            receive_delay: self.receive_delay,
             handshakes: self.handshakes,
             resumed_handshakes: self.resumed_handshakes,
             response,

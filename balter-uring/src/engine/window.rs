@@ -133,6 +133,12 @@ pub(crate) struct ShardWindow {
     pub(crate) punctual: Option<Recorder>,
     /// How late the shard itself was. `None` in a closed loop.
     pub(crate) lateness: Option<Recorder>,
+    /// For each transaction that ended by itself, the most by which its end can have been read
+    /// later than its answer came. `None` where nothing is recorded.
+    pub(crate) seen_late: Option<Recorder>,
+    /// For a sample of them, how much later it was read by the kernel's own time stamps; `None`
+    /// until there is one.
+    pub(crate) receive_delay: Option<Recorder>,
     /// Times of TLS handshakes; `None` until there is one.
     pub(crate) handshakes: Option<Recorder>,
     /// Those of them that went on with an earlier session.
@@ -147,6 +153,7 @@ impl ShardWindow {
         Self {
             punctual: open_loop.then(Recorder::new),
             lateness: open_loop.then(Recorder::new),
+            seen_late: Some(Recorder::new()),
             ..Self::default()
         }
     }
@@ -157,15 +164,29 @@ impl ShardWindow {
         for window in transactions.iter_mut().flatten() {
             window.reset();
         }
-        let [punctual, lateness, handshakes] =
-            [&mut self.punctual, &mut self.lateness, &mut self.handshakes].map(|place| {
-                let mut recorder = place.take();
-                if let Some(recorder) = &mut recorder {
-                    recorder.reset();
-                }
-                recorder
-            });
-        *self = Self { transactions, punctual, lateness, handshakes, ..Self::default() };
+        let [punctual, lateness, seen_late, receive_delay, handshakes] = [
+            &mut self.punctual,
+            &mut self.lateness,
+            &mut self.seen_late,
+            &mut self.receive_delay,
+            &mut self.handshakes,
+        ]
+        .map(|recorder| {
+            let mut recorder = recorder.take();
+            if let Some(recorder) = &mut recorder {
+                recorder.reset();
+            }
+            recorder
+        });
+        *self = Self {
+            transactions,
+            punctual,
+            lateness,
+            seen_late,
+            receive_delay,
+            handshakes,
+            ..Self::default()
+        };
     }
 
     /// Adds the same stretch of time as another shard saw it. Its idle time is that of the busiest.
@@ -219,6 +240,8 @@ impl ShardWindow {
         self.last |= other.last;
         add_recorder(&mut self.punctual, other.punctual.as_ref());
         add_recorder(&mut self.lateness, other.lateness.as_ref());
+        add_recorder(&mut self.seen_late, other.seen_late.as_ref());
+        add_recorder(&mut self.receive_delay, other.receive_delay.as_ref());
         add_recorder(&mut self.handshakes, other.handshakes.as_ref());
         if self.transactions.len() < other.transactions.len() {
             self.transactions.resize_with(other.transactions.len(), || None);
@@ -300,6 +323,20 @@ impl ShardWindow {
             punctual.record(Bucket::of(response_ns.saturating_sub(late)));
             lateness.record(Bucket::of(late));
         }
+    }
+
+    /// How much later than its answer the end of a transaction can have been read.
+    #[inline]
+    pub(crate) fn record_seen_late(&mut self, time_ns: u64) {
+        if let Some(seen_late) = &mut self.seen_late {
+            seen_late.record(Bucket::of(time_ns));
+        }
+    }
+
+    /// How much later than it came an answer was read, by the kernel's time stamp.
+    #[cold]
+    pub(crate) fn record_receive_delay(&mut self, time_ns: u64) {
+        self.receive_delay.get_or_insert_with(Recorder::new).record(Bucket::of(time_ns));
     }
 
     pub(crate) fn record_handshake(&mut self, handshake: Handshake) {

@@ -11,7 +11,7 @@ use crate::engine::window::{OpenRecorders, ShardWindow, TransactionWindow};
 use crate::failure::FailureClass;
 
 /// Raised with every change of the messages.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// No window has more transactions of different names, and no name is longer.
 const MOST_NAMES: usize = 10_000;
@@ -205,6 +205,10 @@ pub(crate) struct Window {
     pub(crate) instance_wait_ns: u64,
     #[prost(message, optional, tag = "47")]
     pub(crate) lateness: Option<Times>,
+    #[prost(message, optional, tag = "19")]
+    pub(crate) seen_late: Option<Times>,
+    #[prost(message, optional, tag = "20")]
+    pub(crate) receive_delay: Option<Times>,
 }
 
 /// [`TransactionWindow`].
@@ -300,6 +304,8 @@ impl Window {
             target_wait_ns: window.target_wait_ns,
             instance_wait_ns: window.instance_wait_ns,
             lateness: window.lateness.as_ref().map(Times::of),
+            seen_late: window.seen_late.as_ref().map(Times::of),
+            receive_delay: window.receive_delay.as_ref().map(Times::of),
         }
     }
 
@@ -342,6 +348,8 @@ impl Window {
         fill_optional(self.punctual.as_ref(), &mut window.punctual)?;
         fill_optional(self.lateness.as_ref(), &mut window.lateness)?;
         fill_optional(self.handshakes.as_ref(), &mut window.handshakes)?;
+        fill_optional(self.seen_late.as_ref(), &mut window.seen_late)?;
+        fill_optional(self.receive_delay.as_ref(), &mut window.receive_delay)?;
         for transaction in &self.transactions {
             let id = names.id(&transaction.name)?;
             if window.transactions.len() <= id {
@@ -362,6 +370,10 @@ impl Window {
             || window.punctual.as_ref().is_some_and(|punctual| punctual.len() != ended)
         {
             return Err(MalformedWindow("transactions without times"));
+        }
+        let late = [&window.seen_late, &window.receive_delay];
+        if late.into_iter().flatten().any(|late| late.len() > ended) {
+            return Err(MalformedWindow("answers of no transactions"));
         }
         Ok(())
     }
@@ -450,6 +462,10 @@ mod tests {
                 _ => Outcome::Succeeded,
             };
             window.record(if is_put { &PUT } else { &GET }, times, outcome);
+            window.record_seen_late(lag / 2);
+            if is_put {
+                window.record_receive_delay(lag / 3);
+            }
         }
         window
     }
@@ -489,6 +505,10 @@ mod tests {
                 );
             }
             prop_assert_eq!(merged.len(), expected.len());
+            let (seen_late, stamped) = (&sum.seen_late, &sum.receive_delay);
+            prop_assert_eq!(seen_late.as_ref().map_or(0, Recorder::len), expected.len());
+            let puts = parts.iter().flatten().filter(|&&(_, _, is_put)| is_put);
+            prop_assert_eq!(stamped.as_ref().map_or(0, Recorder::len), puts.count() as u64);
             let all: usize = parts.iter().map(Vec::len).sum();
             prop_assert_eq!(sum.succeeded() + sum.failed(), all as u64);
             prop_assert_eq!(sum.started, all as u64);
@@ -535,5 +555,7 @@ mod tests {
         assert!(refused(|window| window.transactions[0].name = "x".repeat(300)));
         assert!(refused(|window| window.punctual.as_mut().expect("open").steps[0] = u32::MAX));
         assert!(refused(|window| window.punctual.as_mut().expect("open").counts.clear()));
+        assert!(refused(|window| window.seen_late.as_mut().expect("recorded").counts[0] += 9));
+        assert!(refused(|window| window.receive_delay.as_mut().expect("a put").counts[0] += 9));
     }
 }

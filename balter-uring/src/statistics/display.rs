@@ -58,6 +58,32 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, times: &Latencies) -> fmt::Result
     writeln!(f, "{:>10}{:>10}", Time(times.max()), Time(times.mean()))
 }
 
+/// Lateness of reading is worth a line when its 99th percentile is more than this share of the service
+/// time's: less is within what one run differs from another.
+const NOTABLE_LATENESS: f64 = 0.1;
+
+impl RunStatistics {
+    /// How late answers were read, where that is much of the times above.
+    fn lateness(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (late, service) = (self.seen_late.quantile(0.99), self.service.quantile(0.99));
+        if late.as_secs_f64() <= service.as_secs_f64() * NOTABLE_LATENESS {
+            return Ok(());
+        }
+        let max = self.seen_late.max();
+        write!(f, "\n  answers read late by at most: p99 {}, max {}", Time(late), Time(max))?;
+        if !self.receive_delay.is_empty() {
+            write!(
+                f,
+                "; by the kernel's stamps on {} of them: p99 {}, max {}",
+                Grouped(self.receive_delay.len()),
+                Time(self.receive_delay.quantile(0.99)),
+                Time(self.receive_delay.max()),
+            )?;
+        }
+        writeln!(f)
+    }
+}
+
 impl fmt::Display for RunStatistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(error) = &self.error {
@@ -119,6 +145,7 @@ impl fmt::Display for RunStatistics {
                 )?;
             }
         }
+        self.lateness(f)?;
         if !self.handshakes.is_empty() {
             writeln!(
                 f,
