@@ -11,6 +11,7 @@
 //! | When is the next transaction due on this shard? | [`Pacer`], with its [`Arrival`] |
 //! | Which part of a whole belongs to whom? | [`split`], [`split_evenly`] |
 //! | What happened in the last stretch of time? | [`Window`] |
+//! | How do the windows of many parts become those of the whole? | [`WindowGrid`] |
 //! | How many instances may run? | [`ConcurrencyController`] |
 //! | What is the highest rate within limits? | [`RateController`], with its [`Limit`]s |
 //! | How does throughput grow with concurrency? | [`Usl`] |
@@ -32,6 +33,7 @@
 mod arrival;
 mod concurrency;
 mod delivery;
+mod grid;
 mod lease;
 mod pacer;
 mod rate;
@@ -47,6 +49,7 @@ pub use concurrency::{
     ConcurrencyState, Saturation,
 };
 pub use delivery::{Ledger, Outbox};
+pub use grid::WindowGrid;
 pub use lease::{Allowance, LeaseBook, LeaseConfig, LeaseGrant, LeaseHolder};
 pub use pacer::{Pacer, PacerConfig, PacerCounts};
 pub use rate::{

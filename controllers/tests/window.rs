@@ -21,6 +21,7 @@ fn window() -> impl Strategy<Value = Window> {
         response_p99_ns: u64::from(n[13]),
         busy,
         generator_faults: u64::from(n[14]),
+        absent: n[15] % 100,
     })
 }
 
@@ -52,6 +53,7 @@ proptest! {
             response_p99_ns: a.response_p99_ns.max(b.response_p99_ns),
             busy: a.busy.max(b.busy),
             generator_faults: a.generator_faults + b.generator_faults,
+            absent: a.absent + b.absent,
         };
         prop_assert_eq!(merged(&[&a, &b]), expected);
     }
