@@ -126,6 +126,13 @@ pub(crate) fn once_fit<T>(mut attempt: impl FnMut() -> Result<T, String>) -> T {
     panic!("the machine was not fit for it, {ATTEMPTS} times: {reasons:#?}");
 }
 
+/// Has panics tell their message and no backtrace, for tests that have user code panic: in a debug
+/// build the first backtrace takes a second, in which its shard stands still.
+pub(crate) fn without_backtraces() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))));
+}
+
 /// How many transactions failed with this class.
 pub(crate) fn failures(statistics: &RunStatistics, class: balter_uring::FailureClass) -> u64 {
     statistics.failures.iter().find(|(other, _)| *other == class).map_or(0, |&(_, count)| count)
