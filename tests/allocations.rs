@@ -96,12 +96,13 @@ fn no_transaction_allocates() {
             if fresh > 0 {
                 return Err(format!("{what}: no steady state, {fresh} instances were not warm"));
             }
-            // What does not depend on them is twice that of one shard where a target has another.
-            let bound = 2 * idle + done / 4;
-            assert!(
-                allocated <= bound,
-                "{what}: {allocated} allocations for {done} transactions, {idle} for none"
-            );
+            // What does not depend on them is twice that of one shard where a target has another,
+            // and some of it is glommio's for each pass: on a busy machine, where what is seldom due
+            // has a pass of its own, up to two for three transactions. One for each is more.
+            let bound = 2 * idle + done / 4 * 3;
+            if allocated > bound {
+                return Err(format!("{what}: {allocated} for {done}, {idle} for none"));
+            }
             // One for each would have been seen.
             if done > bound {
                 return Ok(());

@@ -280,13 +280,16 @@ fn child() {
         }
     }
 
-    /// Does some work, then has a task that nobody guards end the thread.
+    static WORKED: AtomicU64 = AtomicU64::new(0);
+
+    /// Does some work, however many share it, then has a task that nobody guards end the thread.
     #[scenario]
     async fn deadly(core: usize) {
-        for _ in 0..120 {
-            work(Duration::from_millis(1)).await;
-        }
         let here = rustix::thread::sched_getcpu() == core;
+        while WORKED.load(Ordering::SeqCst) < 400 {
+            work(Duration::from_millis(1)).await;
+            WORKED.fetch_add(u64::from(here), Ordering::SeqCst);
+        }
         if here && SPOIL.swap(false, Ordering::SeqCst) {
             // It first runs inside of this poll, which is guarded; later ones are the executor's.
             glommio::spawn_local(async {

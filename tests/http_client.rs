@@ -421,8 +421,8 @@ fn an_instance_keeps_its_connection() {
     let run = visitor_of_its_own(target.url()).concurrency(8).duration(Duration::from_secs(1));
     let statistics = finish(run);
     assert_eq!(statistics.failures, []);
-    // Ten requests to a connection, however slow the machine is.
-    assert!(statistics.counts.completed() > 80, "{:?}", statistics.counts);
+    // More than two to a connection, however slow the machine is.
+    assert!(statistics.counts.completed() > 16, "{:?}", statistics.counts);
     assert_eq!(target.connections(), 8);
     assert!(target.served() >= statistics.counts.completed());
     eventually("they are closed", || support::clients_of(target.address().port()).is_empty());
@@ -435,7 +435,7 @@ fn instances_that_share_a_client_share_its_connections() {
     let run = visitor_by(client.clone(), target.url());
     let statistics = finish(run.concurrency(8).duration(Duration::from_millis(500)));
     assert_eq!(statistics.failures, []);
-    assert!(statistics.counts.completed() > 80, "{:?}", statistics.counts);
+    assert!(statistics.counts.completed() > 16, "{:?}", statistics.counts);
     let first = target.connections();
     assert!((1..=8).contains(&first), "{first} connections for 8 instances");
 
