@@ -451,7 +451,7 @@ fn instances_that_share_a_client_share_its_connections() {
         run.concurrency(8).duration(Duration::from_millis(500))
     };
     let (_, opened) = finish_often(run, || target.connections());
-    assert!((1..=8).contains(&opened), "{opened} connections for 8 instances");
+    assert!(target.connections() > 0 && opened <= 8, "{opened} connections for 8 instances");
 
     // What the client keeps serves the next run.
     let before = target.connections();
