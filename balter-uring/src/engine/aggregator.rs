@@ -14,6 +14,8 @@ use super::clock::{Clock, nanoseconds};
 #[cfg(feature = "rt")]
 use super::lease::Lease;
 use super::observed::Observed;
+use super::outside;
+use super::panic_hook;
 use super::pool::{self, Prepared};
 use super::processor::Readings;
 use super::run::{Report, RunSpec, WINDOWS_IN_FLIGHT};
@@ -21,6 +23,7 @@ use super::shard::{Command, ShardHandle};
 use super::signals::Listening;
 use super::steering::{Ending, Steering};
 use super::totals::for_controllers;
+use super::watchdog::{Attention, Watch};
 use super::window::ShardWindow;
 use crate::config::Load;
 use crate::observe::{Published, State};
@@ -205,6 +208,9 @@ struct Share {
     returned: Sender<Box<ShardWindow>>,
     /// Instances at the end of its last window but those of the drain, when they leave.
     instances: u32,
+    watch: Watch,
+    /// Whether the scenario has been accused of keeping it.
+    accused: bool,
     /// Has reported for the current tick.
     reported: bool,
     over: bool,
@@ -218,6 +224,8 @@ struct Run {
     #[cfg(feature = "rt")]
     led: Option<Led>,
     aggregator_delay: Duration,
+    outside_tps: Option<u32>,
+    attention: Attention,
     start_ns: u64,
     end_ns: u64,
     window_ns: u64,
@@ -300,6 +308,8 @@ impl Run {
                 slot,
                 returned,
                 instances: 0,
+                watch: Watch::default(),
+                accused: false,
                 reported: false,
                 over: !sent,
             });
@@ -313,6 +323,8 @@ impl Run {
             #[cfg(feature = "rt")]
             led: config.leased.map(|leased| Led::new(leased.lease, config.load)),
             aggregator_delay: config.aggregator_delay,
+            outside_tps: config.outside_tps,
+            attention: Attention::new(now),
             start_ns,
             end_ns,
             window_ns,
@@ -330,9 +342,19 @@ impl Run {
             done: Some(done),
             interest,
         };
+        run.grant_outside(&budgets);
         #[cfg(feature = "rt")]
         run.take_lease(now);
         run
+    }
+
+    /// Says how often each shard may send a request outside of transactions.
+    fn grant_outside(&self, budgets: &[Budget]) {
+        let is_open = self.steering.load.is_open();
+        let rate = outside::rate(self.outside_tps, is_open, self.steering.budget());
+        for (share, interval_ns) in self.shares.iter().zip(outside::intervals_ns(rate, budgets)) {
+            share.slot.grant_outside(interval_ns);
+        }
     }
 
     /// Takes over what it was told, where somebody else leads this run.
@@ -344,6 +366,7 @@ impl Run {
         // A lease may be for few instances, and these are not to be exceeded.
         let most = told.budget.concurrency.max(1);
         let budgets = shares(&self.steering, told.budget, self.shares.len(), most);
+        self.grant_outside(&budgets);
         for (share, budget) in self.shares.iter().zip(budgets) {
             share.slot.lease(budget, told.until_ns);
         }
@@ -427,6 +450,7 @@ impl Run {
         self.publish(&window, state);
         let most = self.steering.max_concurrency();
         let budgets = shares(&self.steering, self.steering.budget(), self.shares.len(), most);
+        self.grant_outside(&budgets);
         for (share, budget) in self.shares.iter().zip(budgets) {
             share.slot.grant(budget);
         }
@@ -462,6 +486,7 @@ impl Run {
             // Nobody waits for the statistics any more.
             self.raise(Course::Stop, now);
         }
+        self.watch_polls(now);
         // A shard that lags must not keep the others from being led.
         let overdue = now.saturating_sub(self.last_tick_ns) > 3 * self.window_ns;
         if overdue && self.shares.iter().any(|share| share.reported) {
@@ -477,6 +502,36 @@ impl Run {
             for part in 0..self.shares.len() {
                 self.lose_part(part);
             }
+        }
+    }
+
+    /// Names code that keeps a shard, once. Should it return, the shard goes on.
+    fn watch_polls(&mut self, now: u64) {
+        self.attention.look(now);
+        for share in self.shares.iter_mut().filter(|share| !share.over) {
+            let Some(holder) = share.watch.look(&share.shard.pulse, &self.attention) else {
+                continue;
+            };
+            if std::mem::replace(&mut share.accused, true) {
+                continue;
+            }
+            let (name, core) = (self.name, share.shard.core);
+            if holder != self.id {
+                // Whose it is, that run says, or has said before it ended.
+                self.steering.totals.note(format!(
+                    "core {core} was held up by the code of another scenario, which had not \
+                     returned from a poll for 2 s"
+                ));
+                continue;
+            }
+            let accusation = format!(
+                "scenario `{name}` on core {core} has not returned from a poll for 2 s; is an \
+                 `.await` missing, or does it block?"
+            );
+            tracing::error!("{accusation}");
+            // Most programs install no subscriber, and this may be all that they ever say.
+            eprintln!("{accusation}");
+            self.steering.totals.note(accusation);
         }
     }
 
@@ -507,6 +562,12 @@ impl Run {
         share.over = true;
         // Should it come back to life, it must not go on.
         share.slot.raise(Course::Stop);
+        if share.watch.holds(&share.shard.pulse) {
+            let core = share.shard.core;
+            self.steering.totals.note(format!(
+                "the shard on core {core} was given up: it was still kept by the scenario's code"
+            ));
+        }
         self.steering.totals.lose(part);
     }
 
@@ -515,6 +576,7 @@ impl Run {
     }
 
     fn finish(mut self) {
+        panic_hook::forget(self.id);
         if self.shares.iter().any(|share| share.reported) {
             self.tick();
         }

@@ -80,6 +80,8 @@ struct Words {
     /// On the shard's clock; the budget is nothing from then on.
     until_ns: AtomicU64,
     course: AtomicU8,
+    /// From one request outside of transactions to the next.
+    outside_interval_ns: AtomicU64,
 }
 
 impl BudgetSlot {
@@ -90,6 +92,7 @@ impl BudgetSlot {
                 budget: AtomicU64::new(budget.encode()),
                 until_ns: AtomicU64::new(until_ns),
                 course: AtomicU8::new(Course::Run as u8),
+                outside_interval_ns: AtomicU64::new(u64::MAX),
             }),
         }
     }
@@ -113,6 +116,15 @@ impl BudgetSlot {
         let until_ns = self.inner.until_ns.load(Ordering::Acquire);
         let budget = Budget::decode(self.inner.budget.load(Ordering::Relaxed));
         (now_ns < until_ns).then_some(budget)
+    }
+
+    pub(crate) fn grant_outside(&self, interval_ns: u64) {
+        self.inner.outside_interval_ns.store(interval_ns, Ordering::Relaxed);
+    }
+
+    /// From one request outside of transactions to the next, `u64::MAX` if there is to be none.
+    pub(crate) fn outside_interval_ns(&self) -> u64 {
+        self.inner.outside_interval_ns.load(Ordering::Relaxed)
     }
 
     /// Raises the course; a lower one than before changes nothing.

@@ -9,9 +9,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
+use super::back_off::BackOff;
+use super::panic_hook;
 use super::run::{Grant, ShardRun};
+use super::timers::SleepUntil;
 use super::window::Outcome;
-use crate::failure::{FailureClass, Scope, with_scope};
+use crate::failure::{self, FailureClass, Scope, with_scope};
 use crate::transaction::TransactionMeta;
 use crate::waker::remember;
 
@@ -48,6 +51,11 @@ pub(crate) struct Instance {
     abandoned: Cell<bool>,
     /// Started transactions that have not ended.
     in_flight: Cell<u32>,
+    /// A transaction has started since the scenario was last begun: one of its own, or of a task
+    /// that it has started, which shares this with it.
+    has_begun: Rc<Cell<bool>>,
+    /// A transaction has started this task, so what it does is part of that one.
+    in_transaction: bool,
     waker: RefCell<Option<Waker>>,
     /// Entry of its last transaction, kept for the next: it has this instance's waker already.
     entry: Cell<u32>,
@@ -55,7 +63,11 @@ pub(crate) struct Instance {
 
 impl Instance {
     pub(crate) fn new(run: Rc<ShardRun>, role: Role) -> Rc<Self> {
+        let parent = if role == Role::Child { current() } else { None };
         Rc::new(Self {
+            has_begun: parent.as_ref().map_or_else(Rc::default, |it| Rc::clone(&it.has_begun)),
+            in_transaction: parent
+                .is_some_and(|parent| parent.in_transaction || failure::in_transaction()),
             run,
             role,
             killed: Cell::new(false),
@@ -78,6 +90,18 @@ impl Instance {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.get() == 0
+    }
+
+    /// It is a task that a transaction has started.
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
+    /// A transaction of it has started.
+    #[inline]
+    fn begin(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.has_begun.set(true);
     }
 
     pub(crate) fn role(&self) -> Role {
@@ -134,7 +158,7 @@ impl Attempt {
         } else {
             let run = &self.instance.run;
             ready!(run.poll_permit(&self.instance, &mut self.entry, &mut self.grant, cx));
-            self.instance.in_flight.set(self.instance.in_flight.get() + 1);
+            self.instance.begin();
             self.stage = Stage::Started;
         }
         let polled = with_scope(&mut self.scope, || work.poll(cx));
@@ -216,6 +240,9 @@ pub(crate) struct Guarded {
     future: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// Key in the run's list of tasks.
     key: usize,
+    back_off: BackOff,
+    /// Until it starts over.
+    pause: Option<SleepUntil>,
 }
 
 impl Guarded {
@@ -225,12 +252,16 @@ impl Guarded {
         key: usize,
         future: Option<Pin<Box<dyn Future<Output = ()>>>>,
     ) -> Self {
-        Self { instance, future, key }
+        let back_off = BackOff::new([instance.run.id(), instance.run.part(), key as u64]);
+        Self { instance, future, key, back_off, pause: None }
     }
 
     /// Runs user code with this instance as the current one. `Err` is the payload of a panic.
     fn guarded<T>(&mut self, run: impl FnOnce(&mut Self) -> T) -> Result<T, Box<dyn Any + Send>> {
         let outer = CURRENT.with(|current| current.replace(Some(Rc::clone(&self.instance))));
+        let run_id = self.instance.run.id();
+        let outer_run = panic_hook::set_run(run_id);
+        let outer_polled = self.instance.run.shard().pulse().enter(run_id);
         // Unwind safety: after a panic the future is dropped, not polled again, and the run's
         // tables are only borrowed for the length of their own methods, which do not panic.
         let result = catch_unwind(AssertUnwindSafe(|| {
@@ -238,6 +269,8 @@ impl Guarded {
             let _context = crate::tokio_context::enter();
             run(self)
         }));
+        self.instance.run.shard().pulse().leave(outer_polled);
+        panic_hook::set_run(outer_run);
         CURRENT.with(|current| *current.borrow_mut() = outer);
         result
     }
@@ -266,6 +299,7 @@ impl Guarded {
             Ok(Poll::Ready(())) => {
                 self.instance.run.survived();
                 self.drop_future();
+                self.returned();
             }
             Err(payload) => {
                 self.instance.run.panicked(&*payload);
@@ -274,6 +308,33 @@ impl Guarded {
             }
         }
         Poll::Ready(())
+    }
+
+    /// A scenario that returns without a transaction, as one does whose log-in has failed, would do
+    /// so as fast as it can. It has to wait. One that panics need not: few panics end the run.
+    fn returned(&mut self) {
+        if self.instance.role == Role::Child {
+            return;
+        }
+        if self.instance.has_begun.take() {
+            self.back_off.reset();
+            return;
+        }
+        let run = &self.instance.run;
+        run.returned_early();
+        let at_ns = run.shard().now().saturating_add(self.back_off.next_ns());
+        self.pause = Some(SleepUntil::new(Rc::clone(run.shard()), at_ns));
+    }
+
+    /// Whether the scenario waits before it starts over.
+    fn pauses(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(pause) = &mut self.pause else { return false };
+        // Once the run is ending it is not begun again, only dropped.
+        if Pin::new(pause).poll(cx).is_pending() || !self.instance.run.is_running() {
+            return true;
+        }
+        self.pause = None;
+        false
     }
 }
 
@@ -285,10 +346,16 @@ impl Future for Guarded {
         instance.run.shard().count_poll();
         remember(&mut instance.waker.borrow_mut(), cx);
         if !instance.is_killed() {
+            if self.pauses(cx) {
+                return Poll::Pending;
+            }
             if self.poll_once(cx).is_pending() && !instance.is_killed() {
                 return Poll::Pending;
             }
             if instance.role == Role::Scenario && !instance.is_killed() {
+                if self.pauses(cx) {
+                    return Poll::Pending;
+                }
                 // Starts over in a turn of its own: a scenario that returns at once must not
                 // keep the shard to itself.
                 cx.waker().wake_by_ref();

@@ -16,6 +16,7 @@ use slab::Slab;
 use super::budget::{Budget, Course};
 use super::executor;
 use super::instance::{Guarded, Instance, Role};
+use super::outside;
 use super::shard::Shard;
 use super::window::{Outcome, Times};
 use crate::handshake::Handshake;
@@ -76,6 +77,7 @@ pub(crate) struct ShardRun {
     budget: Cell<Budget>,
     permits: RefCell<Permits>,
     windows: RefCell<Windows>,
+    outside: outside::Queue,
     next_sweep: Cell<u64>,
     next_spawn: Cell<u64>,
     /// The clock, and the shard's idle time, when starting instances was last thought of.
@@ -99,6 +101,7 @@ impl ShardRun {
             budget: Cell::new(budget),
             permits: RefCell::new(Permits::new(&spec, tps)),
             windows: RefCell::new(Windows::new(&spec, shard.idle_ns())),
+            outside: outside::Queue::new(spec.start_ns, spec.part, spec.parts),
             next_sweep: Cell::new(0),
             next_spawn: Cell::new(0),
             spawn_checked: Cell::new((spec.start_ns, shard.idle_ns())),
@@ -115,6 +118,25 @@ impl ShardRun {
 
     pub(crate) fn shard(&self) -> &Rc<Shard> {
         &self.shard
+    }
+
+    /// Its number in the process.
+    pub(crate) fn id(&self) -> u64 {
+        self.spec.run
+    }
+
+    /// The shard's place among those of the run.
+    pub(crate) fn part(&self) -> u64 {
+        u64::from(self.spec.part)
+    }
+
+    pub(crate) fn timeout_ns(&self) -> u64 {
+        self.spec.timeout_ns
+    }
+
+    /// Transactions may start.
+    pub(crate) fn is_running(&self) -> bool {
+        self.phase.get() == Phase::Running
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -141,6 +163,7 @@ impl ShardRun {
                 self.apply_budget(now);
                 self.keep_instances(now);
                 self.release(now);
+                self.release_outside(now);
             }
             Phase::LastCall => self.release(now),
             Phase::Draining { .. } | Phase::Ending | Phase::Reporting | Phase::Done => {}
@@ -164,6 +187,7 @@ impl ShardRun {
             Phase::Running => {
                 let permit = self.permits.borrow().pacer.next_due_ns().unwrap_or(u64::MAX);
                 at = at.min(self.spec.end_ns);
+                at = at.min(self.outside.next_ns(self.outside_interval_ns(now)));
                 if permit <= at {
                     return Next { at_ns: permit, is_permit: true };
                 }
@@ -421,6 +445,44 @@ impl ShardRun {
     /// A connection of an instance has shaken hands.
     pub(crate) fn shook_hands(&self, handshake: Handshake) {
         self.windows.borrow_mut().current.record_handshake(handshake);
+    }
+
+    // ---- What stands outside of transactions -------------------------------------------------
+
+    /// From one request outside of transactions to the next, `u64::MAX` while there may be none.
+    pub(crate) fn outside_interval_ns(&self, now: u64) -> u64 {
+        // Without a lease nothing may be sent.
+        match self.is_running() && self.spec.slot.budget(now).is_some() {
+            true => self.spec.slot.outside_interval_ns(),
+            false => u64::MAX,
+        }
+    }
+
+    pub(super) fn outside(&self) -> &outside::Queue {
+        &self.outside
+    }
+
+    fn release_outside(&self, now: u64) {
+        if self.outside.admit(now, self.outside_interval_ns(now)) {
+            self.shard.stir();
+        }
+    }
+
+    /// A request outside of transactions is being sent.
+    pub(crate) fn sent_outside(&self, waited: bool) {
+        let outside = &mut self.windows.borrow_mut().current.outside;
+        outside.requests += 1;
+        outside.held_back += u64::from(waited);
+    }
+
+    /// One of them has failed.
+    pub(crate) fn failed_outside(&self) {
+        self.windows.borrow_mut().current.outside.failed += 1;
+    }
+
+    /// A scenario has returned without having started a transaction.
+    pub(crate) fn returned_early(&self) {
+        self.windows.borrow_mut().current.returned_early += 1;
     }
 
     /// A scenario has returned.

@@ -11,7 +11,7 @@ use crate::engine::window::{OpenRecorders, ShardWindow, TransactionWindow};
 use crate::failure::FailureClass;
 
 /// Raised with every change of the messages.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// No window has more transactions of different names, and no name is longer.
 const MOST_NAMES: usize = 10_000;
@@ -186,6 +186,15 @@ pub(crate) struct Window {
     pub(crate) resumed_handshakes: u64,
     #[prost(bool, tag = "18")]
     pub(crate) last: bool,
+    /// Requests outside of transactions, those of them that failed, and those that had to wait.
+    #[prost(uint64, tag = "40")]
+    pub(crate) outside: u64,
+    #[prost(uint64, tag = "41")]
+    pub(crate) outside_failed: u64,
+    #[prost(uint64, tag = "42")]
+    pub(crate) outside_held_back: u64,
+    #[prost(uint64, tag = "43")]
+    pub(crate) returned_early: u64,
 }
 
 /// [`TransactionWindow`].
@@ -272,6 +281,10 @@ impl Window {
             punctual: window.punctual.as_ref().map(Times::of),
             handshakes: window.handshakes.as_ref().map(Times::of),
             resumed_handshakes: window.resumed_handshakes,
+            outside: window.outside.requests,
+            outside_failed: window.outside.failed,
+            outside_held_back: window.outside.held_back,
+            returned_early: window.returned_early,
             last: window.last,
         }
     }
@@ -303,6 +316,10 @@ impl Window {
         }
         window.panics = checked(self.panics)?;
         window.panic.clone_from(&self.panic);
+        window.outside.requests = checked(self.outside)?;
+        window.outside.failed = checked(self.outside_failed)?;
+        window.outside.held_back = checked(self.outside_held_back)?;
+        window.returned_early = checked(self.returned_early)?;
         window.resumed_handshakes = checked(self.resumed_handshakes)?;
         window.last = self.last;
         fill_optional(self.punctual.as_ref(), &mut window.punctual)?;
