@@ -499,6 +499,21 @@ mod tests {
     }
 
     #[test]
+    fn what_stood_outside_of_transactions_travels_too() {
+        let mut sent = window(&[]);
+        sent.outside.requests = 5;
+        sent.outside.failed = 4;
+        sent.outside.held_back = 3;
+        sent.returned_early = 2;
+        let mut sum = ShardWindow::new(true);
+        for _ in 0..2 {
+            sum.merge(&travel(&sent, &mut Names::default()));
+        }
+        let outside = (sum.outside.requests, sum.outside.failed, sum.outside.held_back);
+        assert_eq!((outside, sum.returned_early), ((10, 8, 6), 4));
+    }
+
+    #[test]
     fn what_does_not_fit_together_is_refused() {
         let good = Window::of(&window(&[(1, 2, false), (3, 14, true)]));
         let refused = |change: fn(&mut Window)| {
