@@ -240,6 +240,46 @@ fn arguments_whose_clone_or_drop_panics_end_their_own_run_alone() {
 }
 
 #[test]
+fn standard_error_gets_the_message_of_a_run_once_and_those_of_others_in_full() {
+    let ended = in_a_child("many panics");
+    ended.assert_success();
+    let told = |message| ended.errors.matches(message).count();
+    assert!(ended.number("panics") >= 199, "{ended:#?}");
+    assert_eq!(told("boom in run 0"), 1, "{ended:#?}");
+    assert_eq!(told("boom in run 1"), 1, "{ended:#?}");
+    assert_eq!(told("nobody's run"), 3, "{ended:#?}");
+}
+
+/// Two runs on all shards whose transactions panic every other time, and a thread that does.
+fn panic_often() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    #[scenario]
+    async fn booming(run: u64) {
+        loop {
+            boom(run).await;
+        }
+    }
+    #[transaction]
+    async fn boom(run: u64) {
+        balter_uring::time::sleep(Duration::from_micros(100)).await;
+        assert!(CALLS.fetch_add(1, Ordering::SeqCst) % 2 == 0, "boom in run {run}");
+    }
+    let elsewhere = || {
+        let thread = std::thread::spawn(|| panic!("nobody's run"));
+        assert!(thread.join().is_err());
+    };
+    elsewhere();
+    let mut panics = 0;
+    for run in 0..2 {
+        let statistics = wait(booming(run).concurrency(8).duration(Duration::from_secs(1)));
+        assert_adds_up(&statistics);
+        panics += statistics.panics;
+        elsewhere();
+    }
+    support::tell(format_args!("panics={panics}"));
+}
+
+#[test]
 fn child() {
     support::without_backtraces();
     use std::sync::Arc;
@@ -278,6 +318,7 @@ fn child() {
         "clone on a shard" => (2, false),
         "clone on the way" => (1, false),
         "drop" => (u64::MAX, true),
+        "many panics" => return panic_often(),
         role => panic!("no such role: {role}"),
     };
     let argument = Argument { clones_left: Arc::new(AtomicU64::new(clones)), sour };

@@ -9,11 +9,13 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use futures_channel::oneshot;
 
 use super::Request;
-use super::budget::{BudgetSlot, Course, share_among, shares};
+use super::budget::{BudgetSlot, Course, Share, share_among, shares};
 use super::clock::{Clock, nanoseconds};
 #[cfg(feature = "rt")]
 use super::lease::Lease;
 use super::observed::Observed;
+use super::outside;
+use super::panic_hook;
 use super::pool::{self, Prepared};
 use super::processor::Readings;
 use super::run::{Report, RunSpec, WINDOWS_IN_FLIGHT};
@@ -21,6 +23,7 @@ use super::shard::{Command, ShardHandle};
 use super::signals::Listening;
 use super::steering::{Ending, Steering};
 use super::totals::for_controllers;
+use super::watchdog::{Attention, Watch};
 use super::window::ShardWindow;
 use crate::config::Load;
 use crate::observe::{Published, State};
@@ -209,6 +212,9 @@ struct Member {
     returned: Sender<Box<ShardWindow>>,
     /// Instances at the end of its last window but those of the drain, when they leave.
     instances: u32,
+    watch: Watch,
+    /// Whether the scenario has been accused of keeping it.
+    accused: bool,
     over: bool,
 }
 
@@ -220,6 +226,8 @@ struct Run {
     #[cfg(feature = "rt")]
     led: Option<Led>,
     aggregator_delay: Duration,
+    outside_tps: Option<u32>,
+    attention: Attention,
     start_ns: u64,
     end_ns: u64,
     grace_ns: u64,
@@ -287,6 +295,7 @@ impl Run {
             let sent = shard.send(Command::Run(RunSpec {
                 run: id,
                 part: part as u32,
+                parts: shares.len() as u32,
                 factory,
                 slot: Arc::clone(&slot),
                 open: config.load.is_open(),
@@ -301,7 +310,15 @@ impl Run {
                 reports: reports.clone(),
                 returned: windows,
             }));
-            members.push(Member { shard, slot, returned, instances: 0, over: !sent });
+            members.push(Member {
+                shard,
+                slot,
+                returned,
+                instances: 0,
+                watch: Watch::default(),
+                accused: false,
+                over: !sent,
+            });
             if !sent {
                 grid.lose(part);
             }
@@ -317,6 +334,8 @@ impl Run {
                 .leased
                 .map(|leased| Led::new(leased.lease, config.load, start_ns, shares.len())),
             aggregator_delay: config.aggregator_delay,
+            outside_tps: config.outside_tps,
+            attention: Attention::new(now),
             start_ns,
             end_ns,
             grace_ns,
@@ -336,9 +355,19 @@ impl Run {
             done: Some(done),
             interest,
         };
+        run.grant_outside(&shares);
         #[cfg(feature = "rt")]
         run.take_lease(now);
         run
+    }
+
+    /// Says how often each shard may send a request outside of transactions.
+    fn grant_outside(&self, shares: &[Share]) {
+        let is_open = self.steering.load.is_open();
+        let rate = outside::rate(self.outside_tps, is_open, self.steering.budget());
+        for (share, interval_ns) in self.members.iter().zip(outside::intervals_ns(rate, shares)) {
+            share.slot.grant_outside(interval_ns);
+        }
     }
 
     /// Takes over what it was told, where somebody else leads this run.
@@ -441,6 +470,7 @@ impl Run {
         let Self { timetable, most, .. } = self;
         let load = self.steering.load;
         let shares = shares(load, timetable, budget.concurrency, *most, self.members.len());
+        self.grant_outside(&shares);
         for (member, share) in self.members.iter().zip(shares) {
             member.slot.grant(share, self.until_ns);
         }
@@ -476,6 +506,7 @@ impl Run {
             // Nobody waits for the statistics any more.
             self.raise(Course::Stop, now);
         }
+        self.watch_polls(now);
         let should_have_ended = self.stopped_ns.unwrap_or(self.end_ns).max(self.start_ns);
         // Once stopped, nothing in flight is waited for.
         let grace_ns = if self.course == Course::Stop { 0 } else { self.grace_ns };
@@ -485,6 +516,36 @@ impl Run {
             for part in 0..self.members.len() {
                 self.lose_part(part);
             }
+        }
+    }
+
+    /// Names code that keeps a shard, once. Should it return, the shard goes on.
+    fn watch_polls(&mut self, now: u64) {
+        self.attention.look(now);
+        for share in self.members.iter_mut().filter(|share| !share.over) {
+            let Some(holder) = share.watch.look(&share.shard.pulse, &self.attention) else {
+                continue;
+            };
+            if std::mem::replace(&mut share.accused, true) {
+                continue;
+            }
+            let (name, core) = (self.name, share.shard.core);
+            if holder != self.id {
+                // Whose it is, that run says, or has said before it ended.
+                self.steering.totals.note(format!(
+                    "core {core} was held up by the code of another scenario, which had not \
+                     returned from a poll for 2 s"
+                ));
+                continue;
+            }
+            let accusation = format!(
+                "scenario `{name}` on core {core} has not returned from a poll for 2 s; is an \
+                 `.await` missing, or does it block?"
+            );
+            tracing::error!("{accusation}");
+            // Most programs install no subscriber, and this may be all that they ever say.
+            eprintln!("{accusation}");
+            self.steering.totals.note(accusation);
         }
     }
 
@@ -515,6 +576,12 @@ impl Run {
         share.over = true;
         // Should it come back to life, it must not go on.
         share.slot.raise(Course::Stop);
+        if share.watch.holds(&share.shard.pulse) {
+            let core = share.shard.core;
+            self.steering.totals.note(format!(
+                "the shard on core {core} was given up: it was still kept by the scenario's code"
+            ));
+        }
         self.steering.totals.lose(part);
         self.grid.lose(part);
         #[cfg(feature = "rt")]
@@ -530,6 +597,7 @@ impl Run {
     }
 
     fn finish(mut self) {
+        panic_hook::forget(self.id);
         #[cfg(feature = "rt")]
         if let Some(led) = self.led.as_mut().filter(|led| !led.has_ended) {
             led.report(true);

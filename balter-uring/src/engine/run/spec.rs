@@ -51,6 +51,7 @@ pub(crate) struct Report {
     pub(crate) run: u64,
     /// Index of the shard among those of the run.
     pub(crate) part: u32,
+    pub(crate) parts: u32,
     pub(crate) window: Box<ShardWindow>,
 }
 
@@ -58,6 +59,7 @@ pub(crate) struct Report {
 pub(crate) struct RunSpec {
     pub(crate) run: u64,
     pub(crate) part: u32,
+    pub(crate) parts: u32,
     pub(crate) factory: Maker,
     pub(crate) slot: Arc<BudgetSlot>,
     /// Open loop: transactions wait for permits. Closed: they start when an instance is free.
