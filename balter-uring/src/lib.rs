@@ -104,13 +104,15 @@ mod task;
 pub mod time;
 #[cfg(feature = "tokio")]
 mod tokio_context;
+mod traffic;
 mod transaction;
+mod userland;
 mod waker;
 
 pub use balter_controllers::{Arrival, Broken, Limit, RateState, Saturation, Usl, Verdict};
 pub use balter_macros::{scenario, transaction};
 
-pub use config::{Hint, Progress};
+pub use config::{Contradiction, Hint, Progress};
 pub use failure::FailureClass;
 pub use preflight::PreflightError;
 #[cfg(feature = "rt")]
@@ -136,13 +138,26 @@ pub mod prelude {
 
 /// Why a run gave no statistics.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum RunError {
     /// The machine does not allow it; the error says what to change.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
-    /// The thread that led the run has ended. Its message is in the log.
-    #[error("the thread that led the run has ended before the run")]
+    /// What was asked for contradicts itself; the error says what to drop or to add.
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
+    /// The system gave no thread to start the run with.
+    #[error("no thread could be created to start the run: {reason}")]
+    Thread {
+        /// The system's answer.
+        reason: String,
+    },
+    /// The thread that led the run has ended.
+    #[error(
+        "the thread that led the run has ended before the run: it has panicked, and standard error \
+         has its message"
+    )]
     Lost,
 }
 

@@ -12,7 +12,9 @@ use std::task::{Context, Poll, Waker, ready};
 use super::run::{Grant, ShardRun};
 use super::window::Outcome;
 use crate::failure::{FailureClass, Scope, with_scope};
+use crate::traffic::Meter;
 use crate::transaction::TransactionMeta;
+use crate::userland;
 use crate::waker::remember;
 
 /// Marks that an instance has no entry in the run's table of waiting and pending transactions.
@@ -231,6 +233,7 @@ impl Guarded {
     /// Runs user code with this instance as the current one. `Err` is the payload of a panic.
     fn guarded<T>(&mut self, run: impl FnOnce(&mut Self) -> T) -> Result<T, Box<dyn Any + Send>> {
         let outer = CURRENT.with(|current| current.replace(Some(Rc::clone(&self.instance))));
+        let meter = Meter::start();
         // Unwind safety: after a panic the future is dropped, not polled again, and the run's
         // tables are only borrowed for the length of their own methods, which do not panic.
         let result = catch_unwind(AssertUnwindSafe(|| {
@@ -238,6 +241,10 @@ impl Guarded {
             let _context = crate::tokio_context::enter();
             run(self)
         }));
+        let traffic = meter.end();
+        if !traffic.is_none() {
+            self.instance.run.moved(traffic);
+        }
         CURRENT.with(|current| *current.borrow_mut() = outer);
         result
     }
@@ -247,8 +254,7 @@ impl Guarded {
             && let Err(payload) = self.guarded(|_| drop(future))
         {
             self.instance.run.panicked(&*payload);
-            // A payload may panic when dropped, too; nothing is left to guard that with.
-            std::mem::forget(payload);
+            userland::forget(payload);
         }
     }
 
@@ -269,7 +275,7 @@ impl Guarded {
             }
             Err(payload) => {
                 self.instance.run.panicked(&*payload);
-                std::mem::forget(payload);
+                userland::forget(payload);
                 self.drop_future();
             }
         }

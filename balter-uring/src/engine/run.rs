@@ -19,6 +19,7 @@ use super::instance::{Guarded, Instance, Role};
 use super::shard::Shard;
 use super::window::{Outcome, Times};
 use crate::handshake::Handshake;
+use crate::traffic::Traffic;
 use crate::transaction::TransactionMeta;
 use permits::{Permits, Place};
 pub(crate) use spec::{Factory, Maker, Report, RunSpec, WINDOWS_IN_FLIGHT};
@@ -421,6 +422,11 @@ impl ShardRun {
     /// A connection of an instance has shaken hands.
     pub(crate) fn shook_hands(&self, handshake: Handshake) {
         self.windows.borrow_mut().current.record_handshake(handshake);
+    }
+
+    /// An instance has moved bytes or opened connections, in one poll.
+    pub(crate) fn moved(&self, traffic: Traffic) {
+        self.windows.borrow_mut().current.traffic.add(traffic);
     }
 
     /// A scenario has returned.

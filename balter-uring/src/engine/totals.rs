@@ -12,8 +12,10 @@ use super::search::Ended;
 use super::window::{ShardWindow, TransactionWindow};
 use crate::failure::{FailureClass, generator_faults};
 use crate::statistics::{
-    Counts, Latencies, RunStatistics, ShardStatistics, Steady, TransactionStatistics,
+    Counts, Latencies, RunStatistics, ShardStatistics, Steady, TransactionStatistics, by_class,
+    shown_names,
 };
+use crate::traffic::Traffic;
 
 /// A summary with more notes than this would not be read.
 const MOST_NOTES: usize = 32;
@@ -51,6 +53,7 @@ pub(crate) struct Totals {
     punctual: Latencies,
     handshakes: Latencies,
     resumed_handshakes: u64,
+    traffic: Traffic,
 }
 
 impl Totals {
@@ -66,6 +69,7 @@ impl Totals {
             punctual: Latencies::default(),
             handshakes: Latencies::default(),
             resumed_handshakes: 0,
+            traffic: Traffic::default(),
         }
     }
 
@@ -91,6 +95,7 @@ impl Totals {
             handshakes.add_to(self.handshakes.histogram_mut());
         }
         self.resumed_handshakes += window.resumed_handshakes;
+        self.traffic.add(window.traffic);
         if self.panic_message.is_none() {
             self.panic_message.clone_from(&window.panic);
         }
@@ -98,6 +103,7 @@ impl Totals {
             let Some(transaction) = transaction else { continue };
             let total = self.transactions.entry(id).or_insert_with(|| TransactionStatistics {
                 name: transaction.name.clone().into_owned(),
+                module: transaction.module.clone().into_owned(),
                 ..TransactionStatistics::default()
             });
             add_transaction(total, transaction);
@@ -149,9 +155,9 @@ impl Totals {
         counts
     }
 
-    /// Completed transactions by name.
+    /// Completed transactions, each function by itself.
     #[cfg(feature = "rt")]
-    pub(crate) fn transactions(&self) -> impl Iterator<Item = &TransactionStatistics> {
+    pub(crate) fn transactions(&self) -> impl Iterator<Item = &TransactionStatistics> + Clone {
         self.transactions.values()
     }
 
@@ -177,13 +183,13 @@ impl Totals {
             add(service.histogram_mut(), transaction.service.histogram());
             add(lag.histogram_mut(), transaction.lag.histogram());
         }
-        transactions.sort_by(|one, other| one.name.cmp(&other.name));
-        let mut failures: Vec<_> = FailureClass::ALL
-            .into_iter()
-            .map(|class| (class, self.failures[class.index()]))
-            .filter(|&(_, count)| count > 0)
-            .collect();
-        failures.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+        transactions
+            .sort_by(|one, other| (&one.name, &one.module).cmp(&(&other.name, &other.module)));
+        for transaction in &mut transactions {
+            most_first(&mut transaction.failures);
+        }
+        let mut failures: Vec<_> = by_class(&self.failures).collect();
+        most_first(&mut failures);
 
         let spoilt = generator_faults(&self.failures);
         let judged = counts.completed() - spoilt;
@@ -241,7 +247,8 @@ impl Totals {
             true => response_p99.saturating_sub(self.punctual.quantile(0.99)),
             false => Duration::ZERO,
         };
-        let distorted = matches!(verdict, Verdict::Generator { .. })
+        let distorted = evidence.is_spoilt()
+            || matches!(verdict, Verdict::Generator { .. })
             || distorted(added.as_nanos() as u64, evidence.response_p99_ns);
         let elapsed = Duration::from_nanos(summary.elapsed_ns);
         let actual_tps = match summary.elapsed_ns {
@@ -274,6 +281,10 @@ impl Totals {
             lag,
             transactions,
             failures,
+            bytes_sent: self.traffic.sent,
+            bytes_received: self.traffic.received,
+            connections: self.traffic.connections,
+            stopped: summary.stopped,
             shards: self
                 .parts
                 .iter()
@@ -303,8 +314,9 @@ fn worst(limit: &Limit, transactions: &[TransactionStatistics]) -> Option<String
         Limit::Latency { quantile, .. } => transaction.response.quantile(quantile).as_secs_f64(),
         _ => transaction.failed as f64 / transaction.response.len().max(1) as f64,
     };
-    let worst = transactions.iter().max_by(|one, other| broken(one).total_cmp(&broken(other)));
-    worst.map(|transaction| transaction.name.clone())
+    let named = transactions.iter().zip(shown_names(transactions.iter()));
+    let worst = named.max_by(|(one, _), (other, _)| broken(one).total_cmp(&broken(other)));
+    worst.map(|(_, name)| name.into_owned())
 }
 
 /// What the statistics say beside the sums.
@@ -337,11 +349,21 @@ fn add_transaction(total: &mut TransactionStatistics, window: &TransactionWindow
     total.succeeded += window.succeeded;
     total.failed += window.failed;
     total.cancelled += window.cancelled;
+    for (class, count) in by_class(&window.failures) {
+        match total.failures.iter_mut().find(|(known, _)| *known == class) {
+            Some((_, sum)) => *sum += count,
+            None => total.failures.push((class, count)),
+        }
+    }
     window.service.add_to(total.service.histogram_mut());
     if let Some(open) = &window.open {
         open.response.add_to(total.response.histogram_mut());
         open.lag.add_to(total.lag.histogram_mut());
     }
+}
+
+fn most_first(failures: &mut [(FailureClass, u64)]) {
+    failures.sort_by_key(|&(class, count)| (std::cmp::Reverse(count), class));
 }
 
 /// A shard's window as the controllers see it.
