@@ -58,6 +58,10 @@
 //! | `balter_{scenario}_backlog`, `balter_{scenario}_in_flight` | gauge | transactions |
 //! | `balter_{scenario}_shard_busy` | gauge | share of its time that a shard was busy, by label `core` |
 //!
+//! Of several transactions of one name, the first that runs in a process has the names above to
+//! itself; those in other modules have a label `module` besides, so `sum without (module)` is all of
+//! them.
+//!
 //! Counters and histograms are those of the process: runs of one scenario add to each other, and
 //! the gauges are of the one that told last. When a run is over its gauges are zero. Without a
 //! recorder nothing is told. An exporter may keep each value by itself (that for Prometheus does,
