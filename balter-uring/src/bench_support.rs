@@ -98,7 +98,7 @@ fn fill(window: &mut ShardWindow, transactions: u64, random: &mut u64) {
         let service = 40_000 + 40_000_000 / uniform.min(10_000) + uniform / 20;
         let lag = *random >> 48 & 0x7FFF;
         let (intended, start) = (start_ns, start_ns + lag);
-        let times = Times { intended, start, end: start + service, awaited: true };
+        let times = Times { intended, start, end: start + service, late: lag };
         window.record(&TRANSACTION, times, Outcome::Succeeded);
     }
 }

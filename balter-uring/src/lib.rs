@@ -124,7 +124,7 @@ pub use runtime::BalterRuntime;
 pub use scenario::{ConfigurableScenario, Scenario};
 pub use statistics::{
     Capacity, Counts, Latencies, NodeStatistics, RatePoint, RunStatistics, SearchStatistics,
-    ShardStatistics, Steady, TransactionStatistics,
+    ShardStatistics, Steady, TransactionStatistics, Waits,
 };
 pub use sweep::{Sweep, SweepPoint};
 pub use task::{JoinHandle, spawn};

@@ -15,6 +15,7 @@
 mod buffers;
 pub mod floor;
 mod socket;
+mod stamp;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -22,7 +23,7 @@ mod token;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -34,6 +35,7 @@ use socket2::SockAddr;
 
 use buffers::{BufferPool, GROUP};
 use socket::{Filled, INBOX_LIMIT, Recv, Slot};
+use stamp::Received;
 use token::{Kind, Token};
 
 pub(crate) use socket::{Chunk, SendBuf, Socket};
@@ -92,6 +94,11 @@ pub(crate) struct Ring {
     /// which may close a socket. Kept here for its allocation.
     woken: RefCell<Vec<Side>>,
     idle_hooks: RefCell<Vec<fn()>>,
+    /// Stamped sockets that are open.
+    stamped: Cell<u32>,
+    /// When the kernel received what was read last, in nanoseconds since the epoch; 0 if it does not
+    /// say, or that has been forgotten.
+    receipt_ns: Cell<u64>,
 }
 
 /// Ends a wait of the ring from any thread.
@@ -115,6 +122,8 @@ struct Inner {
     eventfd: Arc<OwnedFd>,
     watching: bool,
     pool: BufferPool,
+    /// What the receives of stamped sockets ask for: the same for all of them.
+    header: Box<libc::msghdr>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     starved: VecDeque<u32>,
@@ -166,6 +175,7 @@ impl Ring {
                 eventfd: Arc::new(eventfd),
                 watching: false,
                 pool,
+                header: stamp::header(),
                 slots: Vec::new(),
                 free: Vec::new(),
                 starved: VecDeque::new(),
@@ -175,6 +185,8 @@ impl Ring {
             starving: Cell::new(false),
             woken: RefCell::new(Vec::with_capacity(256)),
             idle_hooks: RefCell::new(Vec::new()),
+            stamped: Cell::new(0),
+            receipt_ns: Cell::new(0),
         }))
     }
 
@@ -200,6 +212,43 @@ impl Ring {
         inner.slots[slot as usize].in_use = true;
         drop(inner);
         Ok(Socket { ring: Rc::clone(self), slot })
+    }
+
+    /// As [`adopt`](Self::adopt), for a socket that is to be connected. The kernel is asked to say
+    /// of some of these when it received what they read: of one in so many that are open, so that
+    /// there is always one.
+    ///
+    /// # Errors
+    /// As [`adopt`](Self::adopt).
+    pub(crate) fn adopt_client(self: &Rc<Self>, fd: OwnedFd) -> io::Result<Socket> {
+        let wanted =
+            self.stamped.get().saturating_mul(stamp::EVERY) as usize <= self.open_sockets();
+        let stamped = wanted && stamp::enable(fd.as_fd());
+        let socket = self.adopt(fd)?;
+        if stamped {
+            self.stamped.set(self.stamped.get() + 1);
+            self.with_slot(socket.slot, |slot| slot.stamped = true);
+        }
+        Ok(socket)
+    }
+
+    /// Forgets when what was read last came, so that it is not taken for the end of something else.
+    #[inline]
+    pub(crate) fn forget_receipt(&self) {
+        self.receipt_ns.set(0);
+    }
+
+    /// How long before now the kernel received what was read last, since the last call of this and of
+    /// [`forget_receipt`](Self::forget_receipt). `None` if nothing was, or it is not known.
+    #[inline]
+    pub(crate) fn take_receive_delay_ns(&self) -> Option<u64> {
+        match self.receipt_ns.get() {
+            0 => None,
+            received_ns => {
+                self.forget_receipt();
+                stamp::since_ns(received_ns)
+            }
+        }
     }
 
     /// Hands over what is queued, takes what has completed, wakes whom it concerns.
@@ -232,7 +281,6 @@ impl Ring {
     }
 
     /// Sockets open now, with those that are being closed.
-    #[cfg(test)]
     pub(crate) fn open_sockets(&self) -> usize {
         let inner = self.inner.borrow();
         inner.slots.len() - inner.free.len()
@@ -352,6 +400,9 @@ impl Ring {
         let inner = &mut *borrowed;
         let state = &mut inner.slots[slot as usize];
         state.closing = true;
+        if state.stamped {
+            self.stamped.set(self.stamped.get() - 1);
+        }
         let (reader, writer) = (state.reader.take(), state.writer.take());
         while let Some(filled) = state.inbox.pop_front() {
             inner.pool.recycle(filled.buffer);
@@ -580,7 +631,7 @@ impl Inner {
         woken: &mut Vec<Side>,
     ) {
         let slot = &mut self.slots[index as usize];
-        let result = completion.result();
+        let mut result = completion.result();
         let buffer = cqueue::buffer_select(completion.flags());
         if buffer.is_some() {
             self.pool.took();
@@ -588,9 +639,25 @@ impl Inner {
         if last {
             slot.recv = Recv::Idle;
         }
+        let (mut start, mut received_ns) = (0, 0);
+        if slot.stamped
+            && result > 0
+            && let Some(buffer) = buffer
+        {
+            // SAFETY: the kernel has just said that it filled so much of this buffer, which nobody
+            // else has been told of yet.
+            let filled = unsafe { self.pool.filled(buffer, result as usize) };
+            match Received::parse(filled, &self.header) {
+                Some(received) => {
+                    (result, start, received_ns) =
+                        (received.len as i32, received.start, received.at_ns);
+                }
+                None => result = -libc::EIO,
+            }
+        }
         match (result, buffer) {
             (len, Some(buffer)) if len > 0 && !slot.closing => {
-                slot.inbox.push_back(Filled { buffer, len: len as u32 });
+                slot.inbox.push_back(Filled { buffer, start, len: len as u32, received_ns });
                 if slot.inbox.len() >= INBOX_LIMIT && slot.recv == Recv::Armed {
                     self.stop_recv(index);
                 }
@@ -599,6 +666,8 @@ impl Inner {
                 self.pool.recycle(buffer);
                 if result == 0 {
                     slot.recv = slot.ended();
+                } else if result < 0 {
+                    slot.recv = Recv::Failed(-result);
                 }
             }
             (0, None) => slot.recv = slot.ended(),
@@ -646,10 +715,14 @@ impl Inner {
         let slot = &mut self.slots[index as usize];
         slot.recv = Recv::Armed;
         slot.outstanding += 1;
-        let entry = opcode::RecvMulti::new(Fixed(index), GROUP)
-            .build()
-            .user_data(slot.token(Kind::Recv, index));
-        // SAFETY: a receive with buffer selection writes to the pool alone.
+        let entry = if slot.stamped {
+            opcode::RecvMsgMulti::new(Fixed(index), &raw const *self.header, GROUP).build()
+        } else {
+            opcode::RecvMulti::new(Fixed(index), GROUP).build()
+        };
+        let entry = entry.user_data(slot.token(Kind::Recv, index));
+        // SAFETY: a receive with buffer selection writes to the pool alone. The header of a stamped
+        // one is only read, is boxed, has no pointers, and lives as long as the ring.
         unsafe { push(&mut self.io, &entry) };
     }
 

@@ -65,14 +65,34 @@ pub struct RunStatistics {
     pub response: Latencies,
     /// End minus actual start: what the target took.
     pub service: Latencies,
-    /// Actual minus intended start: how late transactions began. Part of it is this generator's
-    /// own lateness, part waiting for an instance while the target kept all of them busy.
+    /// Actual minus intended start: how late transactions began. Part of it is this generator's own
+    /// [lateness](Self::lateness); the rest was a [wait](Self::waits) for an instance.
     pub lag: Latencies,
+    /// The part of each [lag](Self::lag) that is this generator's own: from when the transaction was
+    /// due until its shard came to it, and from when it was handed to a waiting instance until that
+    /// began. Empty in a closed loop.
+    pub lateness: Latencies,
+    /// What transactions that were due waited for besides. Nothing in a closed loop.
+    pub waits: Waits,
     /// The response times without the generator's own lateness: as they would be if every
-    /// transaction had begun the moment it was due and an instance was waiting for it. The
+    /// transaction had been released the moment it was due. The
     /// difference to [`response`](Self::response) is what this generator has added. Empty in a
     /// closed loop.
     pub punctual: Latencies,
+    /// Mean time from one transaction's start to the moment at which its instance asked for the next:
+    /// its service time, pauses, and all else that the scenario does. The rate times this is the
+    /// number of instances that it takes (Little's law). Zero if none came back.
+    pub cycle: Duration,
+    /// For each completed transaction an upper bound on how much later than its answer's arrival its
+    /// end was read: a shard that is busy finds an answer only when it next asks the kernel. Service
+    /// and response times are too long by at most so much, beside the time that the kernel takes to
+    /// wake a shard that waits.
+    pub seen_late: Latencies,
+    /// How much later than the kernel received its last bytes the end of a transaction was read, by
+    /// the kernel's own time stamps: of a sample, the transactions on one connection in sixteen of
+    /// each shard, without those whose end came later than the reading of these bytes. Empty where
+    /// the kernel does not stamp what it receives.
+    pub receive_delay: Latencies,
     /// How long successful TLS handshakes took, without the TCP connect before them. They are part
     /// of the transactions that needed a connection, and counted here apart from those. A
     /// handshake that fails is a failure of its transaction.
@@ -179,6 +199,19 @@ pub(crate) fn shown_names<'a>(
         false => Cow::Borrowed(&*one.name),
     };
     all.map(name).collect()
+}
+
+/// Time that transactions which were due have waited for an instance, summed over them, those
+/// included that were missed in the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Waits {
+    /// Because as many transactions were under way as the run may have, or all instances were in
+    /// one: the target kept them.
+    pub for_target: Duration,
+    /// Because instances paused, or were on their way to their first transaction.
+    pub for_instances: Duration,
 }
 
 /// A part of a run in which its rate was held.

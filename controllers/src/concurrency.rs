@@ -49,8 +49,8 @@ pub enum ConcurrencyState {
 /// What the shards are to do, decided from one window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConcurrencyDecision {
-    /// Most instances that may run, over all shards. It is headroom: shards
-    /// start an instance only when a permit waits for one.
+    /// Most instances that may be in a transaction or on their way to their first, over all shards.
+    /// It is headroom: shards start an instance only when a permit waits for one.
     pub limit: u32,
     /// How far the controller has come.
     pub state: ConcurrencyState,

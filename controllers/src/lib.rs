@@ -9,9 +9,10 @@
 //! | question | answered by |
 //! |---|---|
 //! | When is the next transaction due on this shard? | [`Pacer`], with its [`Arrival`] |
-//! | Which part of a whole belongs to whom? | [`split`], [`split_evenly`] |
+//! | Which part of a whole belongs to whom? | [`split`], [`split_evenly`]; of a rate, [`Timetable`] |
 //! | What happened in the last stretch of time? | [`Window`] |
-//! | How many instances may run? | [`ConcurrencyController`] |
+//! | How many instances may be under way? | [`ConcurrencyController`] |
+//! | How many has a shard, then? | [`Population`] |
 //! | What is the highest rate within limits? | [`RateController`], with its [`Limit`]s |
 //! | How does throughput grow with concurrency? | [`Usl`] |
 //! | What may a party use that can be lost? | [`LeaseBook`], [`LeaseHolder`] |
@@ -34,9 +35,11 @@ mod concurrency;
 mod delivery;
 mod lease;
 mod pacer;
+mod population;
 mod rate;
 mod schedule;
 mod split;
+mod timetable;
 mod usl;
 mod verdict;
 mod window;
@@ -48,12 +51,14 @@ pub use concurrency::{
 };
 pub use delivery::{Ledger, Outbox};
 pub use lease::{Allowance, LeaseBook, LeaseConfig, LeaseGrant, LeaseHolder};
-pub use pacer::{Pacer, PacerConfig, PacerCounts};
+pub use pacer::{Pacer, PacerConfig, PacerCounts, Permit};
+pub use population::{Crowd, Population};
 pub use rate::{
     Broken, Interval, Limit, RateConfig, RateController, RateDecision, RateEstimate, RateState,
     proportion,
 };
 pub use split::{split, split_evenly};
+pub use timetable::{Ticks, Timetable};
 pub use usl::Usl;
 pub use verdict::{Evidence, SearchEvidence, Verdict, distorted, judge};
 pub use window::Window;

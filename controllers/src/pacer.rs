@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
-use crate::Arrival;
 use crate::schedule::Schedule;
+use crate::{Arrival, Ticks};
 
 /// Stands for "no such time" in the cached deadlines: later than any clock.
 const NEVER_NS: u64 = u64::MAX;
@@ -10,32 +10,32 @@ const NEVER_NS: u64 = u64::MAX;
 /// holds those of one turn, a few hundred at most; only a real backlog grows it.
 const ROOM: usize = 1_024;
 
+/// A turn that ends so late is one of a busy shard on a busy machine: what became due meanwhile is
+/// released at once. After a longer pause it is made up for at twice the rate.
+const JITTER_NS: u64 = 10_000_000;
+
 /// Settings of a [`Pacer`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PacerConfig {
     /// How the intended starts are spread over time.
     pub arrival: Arrival,
-    /// Index of this shard among all that share the scenario, `0..parts`. It
-    /// shifts a constant schedule by `part / parts` of an interval and picks the
-    /// random sequence of a Poisson one.
-    pub part: u32,
-    /// Number of shards that share the scenario, at least 1.
-    pub parts: u32,
+    /// Number of this shard among all that share the scenario: it picks the random sequence of a
+    /// Poisson schedule.
+    pub sequence: u32,
     /// Most permits that may wait. When one more becomes due the oldest is
     /// dropped and counted as missed. Zero counts as one, because a permit waits
     /// at least from `advance` to `take`. Rule of thumb: what the shard's rate
-    /// releases in `max_backlog_age_ns`, bounded by the memory at 8 bytes each.
+    /// releases in `max_backlog_age_ns`, bounded by the memory at 16 bytes each.
     pub max_backlog: usize,
     /// A permit that has waited for longer than this, in nanoseconds, is dropped
     /// and counted as missed. `u64::MAX` for no such bound.
     pub max_backlog_age_ns: u64,
-    /// Longest time between two calls of [`Pacer::advance`], in nanoseconds,
-    /// that still counts as running. After a longer one the generator itself
-    /// stood still (a suspended machine, a blocked shard): what was due meanwhile
-    /// is missed, not made up for. It also bounds the work of one call to what
-    /// the rate releases in this time. Rule of thumb: 100 ms, well above a
-    /// scheduling delay and well below a window.
-    pub max_gap_ns: u64,
+    /// A permit that could not be released for so long after it was due, in nanoseconds, is missed:
+    /// the generator stood still (a suspended machine, a blocked shard) and is not to make up for
+    /// all of it. At most 20 ms of the rate are released at once after a pause, the rest of what is
+    /// younger than this at twice the rate. Rule of thumb: 250 ms, well above a scheduling delay
+    /// and short enough that the target is not driven at twice its rate for long.
+    pub max_late_ns: u64,
 }
 
 /// What a [`Pacer`] has counted since it was made.
@@ -44,9 +44,20 @@ pub struct PacerCounts {
     /// Permits that became due. At any time they are the permits taken (and not
     /// put back), the missed ones, and the [`backlog`](Pacer::backlog).
     pub planned: u64,
-    /// Permits that became due and were dropped: too old, too many, due in a gap
+    /// Permits that became due and were dropped: too old, too many, due in a pause
     /// of the generator, or overdue when the rate was lowered.
     pub missed: u64,
+    /// Those of the missed ones that the generator itself was too late for.
+    pub stalled: u64,
+}
+
+/// The right to start one transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Permit {
+    /// When the transaction was due, in nanoseconds.
+    pub intended_ns: u64,
+    /// When the shard came to release it: what lies between the two is the generator's lateness.
+    pub released_ns: u64,
 }
 
 /// The schedule of one shard for one scenario: when the next permit is due,
@@ -58,21 +69,23 @@ pub struct PacerCounts {
 /// sleep until [`next_due_ns`](Pacer::next_due_ns).
 ///
 /// ```
-/// use balter_controllers::{Arrival, Pacer, PacerConfig};
+/// use balter_controllers::{Arrival, Pacer, PacerConfig, Timetable};
 ///
 /// let config = PacerConfig {
 ///     arrival: Arrival::Constant,
-///     part: 0,
-///     parts: 1,
+///     sequence: 0,
 ///     max_backlog: 1_000,
 ///     max_backlog_age_ns: 1_000_000_000,
-///     max_gap_ns: 100_000_000,
+///     max_late_ns: 250_000_000,
 /// };
-/// // 100 a second, from the instant zero to one second later.
-/// let mut pacer = Pacer::new(config, 0, 1_000_000_000, 100);
+/// // Every second tick of 200 a second, from the instant zero to one second later.
+/// let ticks = Timetable::new(0, 200).ticks(0, 2);
+/// let mut pacer = Pacer::new(config, ticks, 1_000_000_000);
+/// pacer.advance(9_000_000);
 /// pacer.advance(15_000_000);
-/// assert_eq!(pacer.take(), Some(0));
-/// assert_eq!(pacer.take(), Some(10_000_000));
+/// let permit = pacer.take().expect("two are due");
+/// assert_eq!((permit.intended_ns, permit.released_ns), (0, 9_000_000));
+/// assert_eq!(pacer.take().map(|permit| permit.intended_ns), Some(10_000_000));
 /// assert_eq!(pacer.take(), None);
 /// assert_eq!(pacer.next_due_ns(), Some(20_000_000));
 /// ```
@@ -84,67 +97,59 @@ pub struct Pacer {
     wake_ns: u64,
     /// Latest time seen. A clock that steps back does not move it.
     seen_ns: u64,
+    /// Permits due up to here may be released; behind `seen_ns` only while a pause is made up for.
+    horizon_ns: u64,
     /// Cached from the schedule, `NEVER_NS` if nothing follows.
     next_ns: u64,
-    /// Sorted, oldest first.
-    due: VecDeque<u64>,
+    /// In the order of their intended starts, oldest first.
+    due: VecDeque<Permit>,
     counts: PacerCounts,
     schedule: Schedule,
-    tps: u32,
+    ticks: Ticks,
+    /// `ticks` are not in the schedule yet: they are from this time on. `NEVER_NS` if they are.
+    switch_ns: u64,
     /// Exclusive; brought forward to zero by `finish`.
     end_ns: u64,
     max_backlog: usize,
     max_age_ns: u64,
-    max_gap_ns: u64,
-    /// Time in which as many permits become due as the backlog has room for.
-    room_ns: u64,
-    /// No permit waits for longer than this: the lesser of `room_ns` and `max_age_ns`.
+    max_late_ns: u64,
+    /// No permit waits for longer than this: the lesser of the time in which as many permits become
+    /// due as the backlog has room for, and `max_late_ns`.
     kept_ns: u64,
 }
 
 impl Pacer {
-    /// A schedule of `tps` permits a second for this shard in
-    /// `start_ns..end_ns`; `u64::MAX` stands for no end.
-    ///
-    /// `tps` is the share of this shard, not the rate of the whole scenario. Over
-    /// whole seconds at one rate the shard plans exactly `tps` permits a second,
-    /// so shares that add up exactly (see [`split_evenly`](crate::split_evenly))
-    /// give totals that do.
-    ///
-    /// # Panics
-    ///
-    /// If `part` is not below `parts`.
+    /// A schedule of these ticks before `end_ns`; `u64::MAX` stands for no end.
     #[must_use]
-    pub fn new(config: PacerConfig, start_ns: u64, end_ns: u64, tps: u32) -> Self {
-        let PacerConfig { arrival, part, parts, .. } = config;
-        assert!(part < parts, "part {part} of {parts} does not exist: use 0..{parts}");
+    pub fn new(config: PacerConfig, ticks: Ticks, end_ns: u64) -> Self {
         let mut pacer = Pacer {
             wake_ns: NEVER_NS,
-            seen_ns: start_ns,
+            seen_ns: ticks.from_ns,
+            horizon_ns: ticks.from_ns,
             next_ns: NEVER_NS,
             due: VecDeque::with_capacity(ROOM.min(config.max_backlog.saturating_add(1))),
             counts: PacerCounts::default(),
-            schedule: Schedule::new(arrival, part, parts, start_ns, tps),
-            tps,
+            schedule: Schedule::new(config.arrival, config.sequence),
+            ticks,
+            switch_ns: NEVER_NS,
             end_ns,
             max_backlog: config.max_backlog.max(1),
             max_age_ns: config.max_backlog_age_ns,
-            max_gap_ns: config.max_gap_ns,
-            room_ns: 0,
+            max_late_ns: config.max_late_ns,
             kept_ns: 0,
         };
+        pacer.schedule.follow(&ticks);
         pacer.measure_room();
         pacer.refresh();
         pacer
     }
 
-    /// Releases every permit due at or before `now_ns` and before the end, and
+    /// Releases the permits due at or before `now_ns` and before the end, and
     /// drops those that have become too old or too many.
     ///
     /// One comparison if nothing is due. A time before the latest one seen
-    /// changes nothing. If more than `max_gap_ns` has passed since the call
-    /// before (or since the start, on the first one), the permits due meanwhile
-    /// count as planned and missed and none of them is released.
+    /// changes nothing. After a pause of the caller not all of them are released at once: see
+    /// [`PacerConfig::max_late_ns`].
     #[inline]
     pub fn advance(&mut self, now_ns: u64) {
         if now_ns < self.wake_ns {
@@ -154,9 +159,9 @@ impl Pacer {
         }
     }
 
-    /// The oldest due permit, as its intended start in nanoseconds.
+    /// The oldest due permit.
     #[inline]
-    pub fn take(&mut self) -> Option<u64> {
+    pub fn take(&mut self) -> Option<Permit> {
         self.due.pop_front()
     }
 
@@ -166,32 +171,30 @@ impl Pacer {
     /// Like [`advance`](Pacer::advance) and [`take`](Pacer::take), but cheaper: while permits wait,
     /// the schedule is left to the next call of `advance`.
     #[inline]
-    pub fn take_due(&mut self, now_ns: u64) -> Option<u64> {
-        if let Some(intended_ns) = self.due.pop_front() {
-            return Some(intended_ns);
+    pub fn take_due(&mut self, now_ns: u64) -> Option<Permit> {
+        if let Some(permit) = self.due.pop_front() {
+            return Some(permit);
         }
-        let is_recent = now_ns < self.seen_ns.saturating_add(self.max_gap_ns)
-            && now_ns < self.next_ns.saturating_add(self.kept_ns);
-        if self.next_ns <= now_ns && is_recent {
-            let intended_ns = self.next_ns;
+        if self.next_ns <= now_ns && now_ns - self.next_ns < self.kept_ns.min(JITTER_NS) {
+            let permit = Permit { intended_ns: self.next_ns, released_ns: now_ns };
             self.seen_ns = self.seen_ns.max(now_ns);
             self.counts.planned += 1;
             self.schedule.step();
             self.next_ns = self.next_before_end();
             self.wake_ns = self.next_ns;
-            return Some(intended_ns);
+            return Some(permit);
         }
         self.advance(now_ns);
         self.take()
     }
 
     /// Returns a permit that was taken and not used, because its taker is gone.
-    /// It waits again in its old place, with its intended start unchanged, unless
+    /// It waits again in its old place, with its times unchanged, unless
     /// it has become too old meanwhile or the backlog is full: then it is missed.
     ///
     /// After [`finish`](Pacer::finish) it counts as missed instead. Ignored if no
     /// permit is out, so that the counts always add up.
-    pub fn put_back(&mut self, intended_ns: u64) {
+    pub fn put_back(&mut self, permit: Permit) {
         let out = self.counts.planned - self.counts.missed - self.due.len() as u64;
         if out == 0 {
             return;
@@ -201,50 +204,61 @@ impl Pacer {
             return;
         }
         // Nearly always the front; several takers may return theirs in any order.
-        let place = self.due.partition_point(|&other_ns| other_ns < intended_ns);
-        self.due.insert(place, intended_ns);
+        let place = self.due.partition_point(|other| other.intended_ns < permit.intended_ns);
+        self.due.insert(place, permit);
         self.drop_excess();
         self.drop_over_age();
         self.refresh();
     }
 
-    /// Goes on at another rate from `now_ns`; the same rate changes nothing.
+    /// Goes on with other ticks, from `ticks.from_ns` on or from now if that is past; the same
+    /// ticks again change nothing.
     ///
-    /// The share of an interval that has already passed carries over: the next
-    /// permit is due after what is left of it at the new rate, so there is no
-    /// burst, no wait longer than one new interval, and shards stay staggered.
-    /// At rate zero nothing is released until the rate is raised, and the share
-    /// is kept.
-    ///
-    /// Permits due up to `now_ns` belong to the old rate. If the rate is raised
+    /// Permits due up to `now_ns` belong to the old ticks. If the rate is raised
     /// they keep waiting. If it is lowered they are dropped and counted as
     /// missed, those included that became due since the last call of
     /// [`advance`](Pacer::advance): the target gets relief at once. To use them,
     /// advance and take first.
-    pub fn set_rate(&mut self, now_ns: u64, tps: u32) {
-        if tps == self.tps || self.is_finished() {
+    pub fn follow(&mut self, now_ns: u64, ticks: Ticks) {
+        if ticks == self.ticks || self.is_finished() {
             return;
         }
         self.advance(now_ns);
-        if tps < self.tps {
+        self.miss_due_by(self.seen_ns);
+        if self.switch_ns != NEVER_NS {
+            // Two changes within moments. The first has not begun everywhere; that it begins early
+            // here moves no more than those moments.
+            self.switch();
+        }
+        if ticks.rate() < self.ticks.rate() {
             self.drop_due();
         }
-        self.schedule.set_rate(self.seen_ns, tps);
-        self.tps = tps;
+        self.ticks = ticks;
+        self.switch_ns = ticks.from_ns;
+        if ticks.from_ns <= self.seen_ns {
+            self.switch();
+            // What the old ticks have released belongs to them.
+            self.schedule.skip(self.seen_ns);
+        }
         self.measure_room();
         self.refresh();
-        // What is left of an interval may be less than a nanosecond.
-        self.advance(self.seen_ns);
+    }
+
+    #[cold]
+    fn switch(&mut self) {
+        self.switch_ns = NEVER_NS;
+        self.schedule.follow(&self.ticks);
     }
 
     fn measure_room(&mut self) {
-        let room_ns = self.max_backlog as u128 * 1_000_000_000 / u128::from(self.tps.max(1));
-        self.room_ns = u64::try_from(room_ns).unwrap_or(u64::MAX);
-        self.kept_ns = self.room_ns.min(self.max_age_ns);
+        let room_ns = self.max_backlog as f64 * 1e9 / self.ticks.rate();
+        // Saturating, as a conversion to an integer is.
+        self.kept_ns = (room_ns as u64).min(self.max_late_ns);
     }
 
     /// Intended start of the first permit not yet released, in nanoseconds; or
-    /// `None` if the rate is zero or none is left before the end.
+    /// `None` if the rate is zero or none is left before the end. While a pause is made up for, it
+    /// is in the past: call [`advance`](Pacer::advance) again soon.
     #[inline]
     #[must_use]
     pub fn next_due_ns(&self) -> Option<u64> {
@@ -258,17 +272,11 @@ impl Pacer {
         self.due.len()
     }
 
-    /// Intended start of the permit that waits longest, in nanoseconds.
+    /// The permit that waits longest.
     #[inline]
     #[must_use]
-    pub fn oldest_due_ns(&self) -> Option<u64> {
+    pub fn oldest_due(&self) -> Option<Permit> {
         self.due.front().copied()
-    }
-
-    /// The current rate in permits a second.
-    #[must_use]
-    pub fn tps(&self) -> u32 {
-        self.tps
     }
 
     /// What has been planned and missed so far.
@@ -278,9 +286,13 @@ impl Pacer {
         self.counts
     }
 
-    /// Ends the schedule: what still waits is missed, and nothing is released
-    /// any more, whatever is called.
-    pub fn finish(&mut self) {
+    /// Ends the schedule: what still waits is missed, and so is what became due up to `now_ns`
+    /// and was not released. Nothing is released any more, whatever is called.
+    pub fn finish(&mut self, now_ns: u64) {
+        if self.is_finished() {
+            return;
+        }
+        self.miss_due_by(now_ns.max(self.seen_ns));
         self.drop_due();
         self.end_ns = 0;
         self.refresh();
@@ -292,27 +304,28 @@ impl Pacer {
 
     #[inline(never)]
     fn release(&mut self, now_ns: u64) {
-        let gap_ns = now_ns.saturating_sub(self.seen_ns);
-        self.seen_ns = self.seen_ns.max(now_ns);
-        if self.next_ns <= now_ns {
-            if gap_ns > self.max_gap_ns {
-                // `next_ns` is before the end, so the end is not zero here.
-                let skipped = self.schedule.skip(now_ns.min(self.end_ns - 1));
-                self.counts.planned += skipped;
-                self.counts.missed += skipped;
-                self.next_ns = self.next_before_end();
+        let before_ns = self.seen_ns;
+        self.seen_ns = before_ns.max(now_ns);
+        if self.next_ns <= self.seen_ns {
+            // What the queue has no room for, or is too late, would be dropped again one by one, which
+            // takes longer than it takes for as much to become due at rates that no machine has.
+            if let Some(dropped_by_ns) = self.seen_ns.checked_sub(self.kept_ns.saturating_add(1)) {
+                self.miss_due_by(dropped_by_ns);
+                self.horizon_ns = self.horizon_ns.max(dropped_by_ns);
             }
-            // What the queue has no room for would be dropped again one by one, which takes longer
-            // than it takes for as much to become due at rates that no machine has.
-            let kept_from_ns = now_ns.saturating_sub(self.room_ns);
-            if self.next_ns < kept_from_ns && self.next_ns != NEVER_NS {
-                let skipped = self.schedule.skip(kept_from_ns.min(self.end_ns - 1));
-                self.counts.planned += skipped;
-                self.counts.missed += skipped;
-                self.next_ns = self.next_before_end();
+            if self.next_ns > before_ns {
+                // Up to then nothing was late.
+                self.horizon_ns = self.next_ns;
             }
-            while self.next_ns <= now_ns && self.next_ns != NEVER_NS {
-                self.due.push_back(self.next_ns);
+            self.horizon_ns = if self.seen_ns.saturating_sub(self.next_ns) <= JITTER_NS {
+                self.seen_ns
+            } else {
+                let passed_ns = (self.seen_ns - before_ns).min(JITTER_NS);
+                self.horizon_ns.saturating_add(2 * passed_ns).min(self.seen_ns)
+            };
+            while self.next_ns <= self.horizon_ns && self.next_ns != NEVER_NS {
+                let permit = Permit { intended_ns: self.next_ns, released_ns: self.seen_ns };
+                self.due.push_back(permit);
                 self.counts.planned += 1;
                 self.schedule.step();
                 self.next_ns = self.next_before_end();
@@ -324,9 +337,27 @@ impl Pacer {
         self.refresh();
     }
 
+    /// Counts what is due up to a time, and was not released, as missed by the generator.
+    fn miss_due_by(&mut self, until_ns: u64) {
+        if self.is_finished() {
+            return;
+        }
+        let until_ns = until_ns.min(self.end_ns - 1);
+        let mut skipped = 0;
+        if self.switch_ns <= until_ns {
+            skipped += self.schedule.skip(self.switch_ns.saturating_sub(1));
+            self.switch();
+        }
+        skipped += self.schedule.skip(until_ns);
+        self.counts.planned += skipped;
+        self.counts.missed += skipped;
+        self.counts.stalled += skipped;
+        self.next_ns = self.next_before_end();
+    }
+
     fn drop_over_age(&mut self) {
         let oldest_kept_ns = self.seen_ns.saturating_sub(self.max_age_ns);
-        while self.due.front().is_some_and(|&due_ns| due_ns < oldest_kept_ns) {
+        while self.due.front().is_some_and(|permit| permit.intended_ns < oldest_kept_ns) {
             self.due.pop_front();
             self.counts.missed += 1;
         }
@@ -345,8 +376,12 @@ impl Pacer {
     }
 
     #[inline]
-    fn next_before_end(&self) -> u64 {
-        let next_ns = self.schedule.due_ns();
+    fn next_before_end(&mut self) -> u64 {
+        let mut next_ns = self.schedule.due_ns();
+        if next_ns >= self.switch_ns && self.switch_ns != NEVER_NS {
+            self.switch();
+            next_ns = self.schedule.due_ns();
+        }
         if next_ns < self.end_ns { next_ns } else { NEVER_NS }
     }
 
@@ -354,8 +389,8 @@ impl Pacer {
     fn refresh(&mut self) {
         self.next_ns = self.next_before_end();
         // The first instant at which the oldest permit is over age.
-        let expiry_ns = self.due.front().map_or(NEVER_NS, |&oldest_ns| {
-            oldest_ns.saturating_add(self.max_age_ns).saturating_add(1)
+        let expiry_ns = self.due.front().map_or(NEVER_NS, |oldest| {
+            oldest.intended_ns.saturating_add(self.max_age_ns).saturating_add(1)
         });
         self.wake_ns = self.next_ns.min(expiry_ns);
     }

@@ -9,9 +9,9 @@
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::{SplitMix64, Xoshiro256PlusPlus};
 
-use crate::Arrival;
+use crate::{Arrival, Ticks};
 
-const SECOND_NS: u64 = 1_000_000_000;
+pub(crate) const SECOND_NS: u64 = 1_000_000_000;
 
 /// Up to this many expected permits a gap is counted by drawing each; beyond,
 /// the normal approximation of the Poisson distribution is off by less than a
@@ -25,15 +25,13 @@ pub(crate) enum Schedule {
 }
 
 impl Schedule {
-    pub(crate) fn new(arrival: Arrival, part: u32, parts: u32, start_ns: u64, tps: u32) -> Self {
-        let mut schedule = match arrival {
-            Arrival::Constant => {
-                Schedule::Constant(Grid::at(start_ns, f64::from(part) / f64::from(parts)))
-            }
-            Arrival::Poisson { seed } => Schedule::Poisson(Poisson::at(start_ns, seed, part)),
-        };
-        schedule.set_rate(start_ns, tps);
-        schedule
+    /// Nothing is due before [`follow`](Self::follow). `sequence` is the number of the random
+    /// sequence, which no other shard has.
+    pub(crate) fn new(arrival: Arrival, sequence: u32) -> Self {
+        match arrival {
+            Arrival::Constant => Schedule::Constant(Grid::default()),
+            Arrival::Poisson { seed } => Schedule::Poisson(Poisson::new(seed, sequence)),
+        }
     }
 
     /// Intended start of the next permit; `u64::MAX` while the rate is zero.
@@ -66,20 +64,20 @@ impl Schedule {
         }
     }
 
-    /// Goes on from `now_ns` at another rate. All permits due up to `now_ns`
-    /// must have been stepped over.
-    pub(crate) fn set_rate(&mut self, now_ns: u64, tps: u32) {
+    /// Goes on with other ticks. All permits due before `ticks.from_ns` must have been stepped
+    /// over.
+    pub(crate) fn follow(&mut self, ticks: &Ticks) {
         match self {
-            Schedule::Constant(grid) => grid.set_rate(now_ns, tps),
-            Schedule::Poisson(poisson) => poisson.set_rate(now_ns, tps),
+            Schedule::Constant(grid) => *grid = Grid::new(ticks),
+            Schedule::Poisson(poisson) => poisson.set_rate(ticks.from_ns, ticks.rate()),
         }
     }
 }
 
-/// Evenly spaced permits: number `index` is due at
-/// `anchor + (index + phase) / rate`.
+/// Evenly spaced permits: every `stride`-th tick of the whole rate, of which number `index` of a
+/// second is due at `anchor + (index + phase) / rate`.
 ///
-/// After `rate` permits the anchor moves on by one second, in integers, so
+/// After `rate` ticks the anchor moves on by one second, in integers, so
 /// nothing accumulates however long the run is. Within the second the product is
 /// below 1e9 and its relative error below 2^-51 (phase sum, interval, product),
 /// which is less than a millionth of a nanosecond; rounding down to whole
@@ -88,17 +86,35 @@ impl Schedule {
 #[derive(Debug)]
 pub(crate) struct Grid {
     anchor_ns: u64,
+    /// Below `rate`, unless that is zero.
     index: u64,
     /// In `0.0..1.0`.
     phase: f64,
     rate: u64,
+    stride: u64,
     /// `1e9 / rate`, so that the hot path multiplies instead of dividing.
     interval_ns: f64,
 }
 
+impl Default for Grid {
+    fn default() -> Self {
+        let (rate, stride) = (0, 1);
+        Grid { anchor_ns: 0, index: 0, phase: 0.0, rate, stride, interval_ns: f64::INFINITY }
+    }
+}
+
 impl Grid {
-    fn at(start_ns: u64, phase: f64) -> Self {
-        Grid { anchor_ns: start_ns, index: 0, phase, rate: 0, interval_ns: f64::INFINITY }
+    fn new(ticks: &Ticks) -> Self {
+        let mut grid = Grid {
+            anchor_ns: ticks.from_ns,
+            index: u64::from(ticks.part),
+            phase: ticks.phase,
+            rate: u64::from(ticks.tps),
+            stride: u64::from(ticks.parts),
+            interval_ns: 1e9 / f64::from(ticks.tps),
+        };
+        grid.carry();
+        grid
     }
 
     #[inline]
@@ -109,8 +125,8 @@ impl Grid {
         self.anchor_ns.saturating_add(self.offset_ns(self.index))
     }
 
-    /// Time of a permit after the anchor. The bound only matters beyond 1e15
-    /// permits a second over all shards, where the last ones would round up.
+    /// Time of a tick after the anchor. The bound only matters beyond 1e15
+    /// ticks a second, where the last ones would round up.
     #[inline]
     fn offset_ns(&self, index: u64) -> u64 {
         let offset_ns = ((index as f64 + self.phase) * self.interval_ns) as u64;
@@ -119,10 +135,17 @@ impl Grid {
 
     #[inline]
     fn step(&mut self) {
-        self.index += 1;
-        if self.index >= self.rate {
-            self.index = 0;
-            self.anchor_ns = self.anchor_ns.saturating_add(SECOND_NS);
+        self.index += self.stride;
+        self.carry();
+    }
+
+    /// Whole seconds in the index go to the anchor.
+    #[inline]
+    fn carry(&mut self) {
+        if self.index >= self.rate && self.rate > 0 {
+            let seconds = self.index / self.rate;
+            self.index -= seconds * self.rate;
+            self.anchor_ns = self.anchor_ns.saturating_add(seconds.saturating_mul(SECOND_NS));
         }
     }
 
@@ -130,7 +153,7 @@ impl Grid {
         // A due permit lies at or after the anchor, so this cannot underflow.
         let elapsed_ns = until_ns - self.anchor_ns;
         let (seconds, rest_ns) = (elapsed_ns / SECOND_NS, elapsed_ns % SECOND_NS);
-        // The estimate is off by the rounding to nanoseconds; the permits' own
+        // The estimate is off by the rounding to nanoseconds; the ticks' own
         // formula decides, so that skipping and stepping agree to the unit.
         let estimate = rest_ns as f64 / self.interval_ns - self.phase;
         let mut index = (estimate.max(0.0) as u64).min(self.rate);
@@ -140,30 +163,12 @@ impl Grid {
         while index > 0 && self.offset_ns(index - 1) > rest_ns {
             index -= 1;
         }
-        let skipped = seconds.saturating_mul(self.rate).saturating_add(index) - self.index;
-        self.anchor_ns += seconds * SECOND_NS;
-        self.index = index;
-        if index == self.rate {
-            self.index = 0;
-            self.anchor_ns = self.anchor_ns.saturating_add(SECOND_NS);
-        }
+        // The first tick after `until_ns`, counted from the anchor as the index is.
+        let first_after = seconds.saturating_mul(self.rate).saturating_add(index);
+        let skipped = (first_after - self.index).div_ceil(self.stride);
+        self.index += skipped * self.stride;
+        self.carry();
         skipped
-    }
-
-    fn set_rate(&mut self, now_ns: u64, tps: u32) {
-        let mut remaining = self.index as f64 + self.phase;
-        if self.rate != 0 {
-            // The anchor may lie in the past or up to a second ahead.
-            let ahead_ns = now_ns as i128 - self.anchor_ns as i128;
-            remaining -= ahead_ns as f64 / self.interval_ns;
-        }
-        self.anchor_ns = now_ns;
-        self.index = 0;
-        // Exactly one whole permit to go is possible (changed on the instant of
-        // a release); `Grid` wants a phase below one.
-        self.phase = remaining.clamp(0.0, 1.0 - f64::EPSILON);
-        self.rate = u64::from(tps);
-        self.interval_ns = 1e9 / f64::from(tps);
     }
 }
 
@@ -183,16 +188,12 @@ pub(crate) struct Poisson {
 }
 
 impl Poisson {
-    fn at(start_ns: u64, seed: u64, part: u32) -> Self {
-        // The seed is hashed first: otherwise part 1 of seed 2 would be part 2
-        // of seed 1.
-        let hashed = SplitMix64::seed_from_u64(seed).next_u64() ^ u64::from(part);
+    fn new(seed: u64, sequence: u32) -> Self {
+        // The seed is hashed first: otherwise sequence 1 of seed 2 would be sequence 2 of seed 1.
+        let hashed = SplitMix64::seed_from_u64(seed).next_u64() ^ u64::from(sequence);
         let mut random = Xoshiro256PlusPlus::seed_from_u64(hashed);
         let remaining = exponential(&mut random);
-        let mut poisson =
-            Poisson { random, due_ns: start_ns, cut_ns: 0.0, interval_ns: 0.0, remaining };
-        poisson.due_ns = u64::MAX;
-        poisson
+        Poisson { random, due_ns: u64::MAX, cut_ns: 0.0, interval_ns: 0.0, remaining }
     }
 
     fn place(&mut self, from_ns: u64, gap_ns: f64) {
@@ -224,13 +225,13 @@ impl Poisson {
         1 + (expected + spread).round().max(0.0) as u64
     }
 
-    fn set_rate(&mut self, now_ns: u64, tps: u32) {
+    fn set_rate(&mut self, now_ns: u64, rate: f64) {
         if self.due_ns != u64::MAX {
             self.remaining =
                 (self.due_ns.saturating_sub(now_ns) as f64 + self.cut_ns) / self.interval_ns;
         }
-        self.interval_ns = 1e9 / f64::from(tps);
-        if tps == 0 {
+        self.interval_ns = 1e9 / rate;
+        if rate == 0.0 {
             self.due_ns = u64::MAX;
         } else {
             self.place(now_ns, self.remaining * self.interval_ns);

@@ -53,8 +53,16 @@ pub struct Evidence {
     pub panics: u64,
     /// Share of its time that the busiest shard worked, `0.0..=1.0`.
     pub busy: f64,
-    /// 99th percentile of actual minus intended start, in nanoseconds.
-    pub lag_p99_ns: u64,
+    /// Permits among the missed ones that the generator itself was too late for.
+    pub stalled: u64,
+    /// 99th percentile of the part of the lag that is the generator's own, in nanoseconds.
+    pub late_p99_ns: u64,
+    /// Time that permits waited because of transactions under way, in nanoseconds, summed over them.
+    pub target_wait_ns: u64,
+    /// Time that permits waited because instances paused or had yet to begin.
+    pub instance_wait_ns: u64,
+    /// Mean time from one permit of an instance to its asking for the next, in nanoseconds.
+    pub cycle_ns: u64,
     /// 99th percentile of the response time, in nanoseconds.
     pub response_p99_ns: u64,
     /// Where the throughput stopped growing, if that was found.
@@ -145,6 +153,21 @@ impl Evidence {
         self.goal_tps.filter(|&tps| tps > 0)
     }
 
+    /// More than one in a hundred permits came too late to be used at all.
+    fn stood_still(&self) -> bool {
+        self.stalled > self.planned / 100
+    }
+
+    fn is_late(&self) -> bool {
+        self.stood_still()
+            || self.late_p99_ns >= LATE_NS
+            || distorted(self.late_p99_ns, self.response_p99_ns)
+    }
+
+    fn wants_instances(&self) -> bool {
+        self.instance_wait_ns > self.target_wait_ns
+    }
+
     fn reached(&self, goal_tps: u32) -> bool {
         let asked = f64::from(goal_tps) * self.elapsed_ns as f64 / 1e9;
         // One permit of slack: whether the last interval of a short slow run
@@ -214,6 +237,21 @@ pub enum Verdict {
         goal_tps: u32,
         /// The rate held, transactions a second.
         achieved_tps: f64,
+        /// Mean time from one permit of an instance to its asking for the next, in nanoseconds: by
+        /// Little's law the rate times this is the number of instances that it takes.
+        cycle_ns: u64,
+    },
+    /// Transactions waited for instances, which paused or were on their way to their first
+    /// transaction.
+    Instances {
+        /// Most that there were.
+        instances: u32,
+        /// The rate asked for, transactions a second.
+        goal_tps: u32,
+        /// The rate held, transactions a second.
+        achieved_tps: f64,
+        /// Mean time from one permit of an instance to its asking for the next, in nanoseconds.
+        cycle_ns: u64,
     },
     /// The generator was late because its processors were taken from it.
     Processor {
@@ -233,8 +271,8 @@ pub enum Verdict {
     Generator {
         /// Share of its time that the busiest shard worked, `0.0..=1.0`.
         busy: f64,
-        /// 99th percentile of the lag, in nanoseconds.
-        lag_p99_ns: u64,
+        /// 99th percentile of the part of the lag that is its own, in nanoseconds.
+        late_p99_ns: u64,
         /// The rate held, transactions a second.
         achieved_tps: f64,
     },
@@ -337,27 +375,37 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     {
         return verdict;
     }
-    let Evidence { busy, lag_p99_ns, response_p99_ns, saturation, max_instances, .. } = *evidence;
+    let Evidence { response_p99_ns, saturation, max_instances, cycle_ns, .. } = *evidence;
     // Before the limit: more instances are of no use to a shard without time for them.
-    let late = lag_p99_ns >= LATE_NS || distorted(lag_p99_ns, response_p99_ns);
-    if let Some(verdict) = taken(evidence, late, achieved_tps) {
+    if let Some(verdict) = too_slow(evidence, achieved_tps) {
         return verdict;
     }
-    if busy >= BUSY && late {
-        return Verdict::Generator { busy, lag_p99_ns, achieved_tps };
-    }
     // At the limit with a saturation found below it, more instances would not
-    // have helped: that is the target's doing.
+    // have helped: that is the target's doing, unless it was waited for those that paused.
     let at_limit = max_instances > 0 && evidence.instances >= max_instances;
-    if at_limit && saturation.is_none() {
-        return Verdict::ConcurrencyLimit { max_instances, goal_tps, achieved_tps };
+    if at_limit && (saturation.is_none() || evidence.wants_instances()) {
+        return Verdict::ConcurrencyLimit { max_instances, goal_tps, achieved_tps, cycle_ns };
     }
     // A stop leaves permits and transactions unfinished; only missed permits or
     // a measured saturation show that the target was behind before.
     if evidence.stopped && saturation.is_none() && evidence.missed == 0 {
         return Verdict::Stopped { elapsed_ns: evidence.elapsed_ns, achieved_tps };
     }
+    if evidence.wants_instances() {
+        let instances = evidence.instances;
+        return Verdict::Instances { instances, goal_tps, achieved_tps, cycle_ns };
+    }
     Verdict::Target { goal_tps, achieved_tps, response_p99_ns, saturation }
+}
+
+/// The generator, or its processors, were too slow for what was asked.
+fn too_slow(evidence: &Evidence, achieved_tps: f64) -> Option<Verdict> {
+    let &Evidence { busy, late_p99_ns, .. } = evidence;
+    let late = evidence.is_late();
+    taken(evidence, late, achieved_tps).or_else(|| {
+        let is_too_slow = late && (busy >= BUSY || evidence.stood_still());
+        is_too_slow.then_some(Verdict::Generator { busy, late_p99_ns, achieved_tps })
+    })
 }
 
 /// Whether the machine's processors were somewhere else.
@@ -383,14 +431,10 @@ fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
     if let Some(verdict) = fault_beyond_one_in_a_hundred(evidence) {
         return verdict;
     }
-    let &Evidence { busy, lag_p99_ns, response_p99_ns, saturation, .. } = evidence;
-    let late = lag_p99_ns >= LATE_NS || distorted(lag_p99_ns, response_p99_ns);
+    let &Evidence { response_p99_ns, saturation, cycle_ns, .. } = evidence;
     let achieved_tps = held_tps.unwrap_or_else(|| evidence.achieved_tps());
-    if let Some(verdict) = taken(evidence, late, achieved_tps) {
+    if let Some(verdict) = too_slow(evidence, achieved_tps) {
         return verdict;
-    }
-    if busy >= BUSY && late {
-        return Verdict::Generator { busy, lag_p99_ns, achieved_tps };
     }
     let Some(held_tps) = held_tps else {
         let &Evidence { elapsed_ns, stopped, .. } = evidence;
@@ -403,7 +447,8 @@ fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
     if max_instances > 0 && instances >= max_instances && (bound_by.is_some() || saturated) {
         // What waited for an instance was late, whatever the target did.
         let goal_tps = goal_tps.unwrap_or(found_tps);
-        return Verdict::ConcurrencyLimit { max_instances, goal_tps, achieved_tps: held_tps };
+        let achieved_tps = held_tps;
+        return Verdict::ConcurrencyLimit { max_instances, goal_tps, achieved_tps, cycle_ns };
     }
     match bound_by {
         Some((limit, seen)) => {
@@ -514,10 +559,20 @@ impl fmt::Display for Verdict {
                 "the scenario panicked {panics} time(s): mend it, its first message is shown with \
                  the panics (`panic_message`)"
             ),
-            Verdict::ConcurrencyLimit { max_instances, goal_tps, achieved_tps } => write!(
+            Verdict::ConcurrencyLimit { max_instances, goal_tps, achieved_tps, cycle_ns } => {
+                write!(
+                    f,
+                    "all {max_instances} instances allowed were in use at {achieved_tps:.1} of \
+                 {goal_tps} transactions/s: allow more instances{}",
+                    Needed { goal_tps, cycle_ns }
+                )
+            }
+            Verdict::Instances { instances, goal_tps, achieved_tps, cycle_ns } => write!(
                 f,
-                "all {max_instances} instances allowed were in use at {achieved_tps:.1} of \
-                 {goal_tps} transactions/s: allow more instances"
+                "at {achieved_tps:.1} of {goal_tps} transactions/s these waited for instances, which \
+                 paused or had yet to begin, {instances} at most: let the run be longer, or hint at \
+                 the concurrency{}",
+                Needed { goal_tps, cycle_ns }
             ),
             Verdict::Processor { stolen, throttled, achieved_tps } => write!(
                 f,
@@ -532,13 +587,13 @@ impl fmt::Display for Verdict {
                 "the network did not lead to the target ({failures} failures): check routes, \
                  firewalls and addresses"
             ),
-            Verdict::Generator { busy, lag_p99_ns, achieved_tps } => write!(
+            Verdict::Generator { busy, late_p99_ns, achieved_tps } => write!(
                 f,
                 "the generator was too slow at {achieved_tps:.1} transactions/s: its busiest \
                  shard worked {:.0} % of the time and started transactions {} late (p99): \
                  give it more cores or do less in the scenario",
                 busy * 100.0,
-                Millis(lag_p99_ns)
+                Millis(late_p99_ns)
             ),
             Verdict::Target { goal_tps, achieved_tps, response_p99_ns, saturation } => {
                 write!(
@@ -587,6 +642,23 @@ impl fmt::Display for Verdict {
                 elapsed_ns as f64 / 1e9
             ),
         }
+    }
+}
+
+/// How many instances a rate takes by Little's law, if the length of a cycle is known.
+struct Needed {
+    goal_tps: u32,
+    cycle_ns: u64,
+}
+
+impl fmt::Display for Needed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.cycle_ns == 0 {
+            return Ok(());
+        }
+        let needed = f64::from(self.goal_tps) * self.cycle_ns as f64 / 1e9;
+        let cycle = Millis(self.cycle_ns);
+        write!(f, " (one is back after {cycle}, so that the rate takes {:.0})", needed.ceil())
     }
 }
 

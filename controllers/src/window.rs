@@ -30,14 +30,24 @@ pub struct Window {
     pub cancelled: u64,
     /// Permits that were dropped without having been used.
     pub missed: u64,
+    /// Those of them that the generator itself was too late for.
+    pub stalled: u64,
     /// Permits overdue and waiting at the end of the window.
     pub backlog: u64,
     /// Scenario instances alive at the end of the window.
     pub instances: u32,
+    /// Those of them that have not come to their first transaction.
+    pub starting: u32,
     /// Transactions started and not ended at the end of the window.
     pub in_flight: u32,
     /// Sum of the service times of the completed transactions, in nanoseconds.
     pub service_sum_ns: u64,
+    /// Time that permits waited because as many transactions were under way as may be, or because
+    /// all instances were in one; in nanoseconds, summed over the permits.
+    pub target_wait_ns: u64,
+    /// Time that they waited because instances paused or were on their way to their first
+    /// transaction.
+    pub instance_wait_ns: u64,
     /// 99th percentile of actual minus intended start, in nanoseconds.
     pub lag_p99_ns: u64,
     /// 99th percentile of the response time, in nanoseconds.
@@ -75,6 +85,13 @@ impl Window {
         }
     }
 
+    /// What the limit on concurrency is for: transactions under way, and instances on their way to
+    /// their first. An instance that pauses between two transactions asks nothing of the target.
+    #[must_use]
+    pub fn occupied(&self) -> u32 {
+        self.in_flight.saturating_add(self.starting)
+    }
+
     /// Whether the window holds no evidence about the target: nothing ended,
     /// nothing was under way and no permit waited.
     #[must_use]
@@ -100,6 +117,7 @@ impl Window {
         self.response_p99_ns = self.response_p99_ns.max(other.response_p99_ns);
         self.busy = self.busy.max(other.busy);
         self.instances = self.instances.saturating_add(other.instances);
+        self.starting = self.starting.saturating_add(other.starting);
         self.in_flight = self.in_flight.saturating_add(other.in_flight);
         for (mine, theirs) in [
             (&mut self.planned, other.planned),
@@ -108,8 +126,11 @@ impl Window {
             (&mut self.failed, other.failed),
             (&mut self.cancelled, other.cancelled),
             (&mut self.missed, other.missed),
+            (&mut self.stalled, other.stalled),
             (&mut self.backlog, other.backlog),
             (&mut self.service_sum_ns, other.service_sum_ns),
+            (&mut self.target_wait_ns, other.target_wait_ns),
+            (&mut self.instance_wait_ns, other.instance_wait_ns),
             (&mut self.generator_faults, other.generator_faults),
         ] {
             *mine = mine.saturating_add(theirs);
@@ -130,7 +151,7 @@ impl Window {
         };
         self.merge(next);
         (self.length_ns, self.busy) = (length_ns, busy);
-        (self.backlog, self.instances, self.in_flight) =
-            (next.backlog, next.instances, next.in_flight);
+        (self.backlog, self.instances, self.starting, self.in_flight) =
+            (next.backlog, next.instances, next.starting, next.in_flight);
     }
 }

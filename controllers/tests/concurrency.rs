@@ -249,23 +249,6 @@ fn a_step_down_is_gradual() {
 }
 
 #[test]
-fn instances_that_also_think_are_counted_as_needed() {
-    // 10 ms of service, 90 ms of something else before the next permit.
-    let target = Target { servers: 10_000, latency_ns: 10 * MS };
-    let mut sim = Simulation::new(target, Some(200), 200);
-    sim.think_ns = 90 * MS;
-    let mut controller = open(200, 1);
-    sim.run(&mut controller, 60);
-    let mut completed = 0;
-    for _ in 0..100 {
-        let (count, decision) = sim.run(&mut controller, 1);
-        completed += count;
-        assert!(decision.limit >= 20, "service time alone would ask for five");
-    }
-    assert!((3_960..=4_040).contains(&completed), "{completed}");
-}
-
-#[test]
 fn windows_without_evidence_change_nothing() {
     let target = Target { servers: 10_000, latency_ns: 100 * MS };
     let mut sim = Simulation::new(target, Some(500), 200);

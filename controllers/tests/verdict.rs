@@ -14,7 +14,7 @@ fn short() -> Evidence {
         completed: 500,
         elapsed_ns: 10_000_000_000,
         busy: 0.2,
-        lag_p99_ns: 10_000,
+        late_p99_ns: 10_000,
         response_p99_ns: 20_000_000,
         instances: 10,
         max_instances: 1_000,
@@ -35,7 +35,7 @@ fn blame_goes_from_the_plainest_fault_to_the_target() {
         unreachable: 100,
         stolen: 0.2,
         busy: 0.95,
-        lag_p99_ns: 5_000_000,
+        late_p99_ns: 5_000_000,
         instances: 1_000,
         ..short()
     };
@@ -54,11 +54,15 @@ fn blame_goes_from_the_plainest_fault_to_the_target() {
     let taken = Verdict::Processor { stolen: 0.2, throttled: 0.0, achieved_tps: 50.0 };
     assert_eq!(judge(&evidence), taken);
     evidence.stolen = 0.01;
-    let generator = Verdict::Generator { busy: 0.95, lag_p99_ns: 5_000_000, achieved_tps: 50.0 };
+    let generator = Verdict::Generator { busy: 0.95, late_p99_ns: 5_000_000, achieved_tps: 50.0 };
     assert_eq!(judge(&evidence), generator);
     evidence.busy = 0.5;
-    let limit =
-        Verdict::ConcurrencyLimit { max_instances: 1_000, goal_tps: 100, achieved_tps: 50.0 };
+    let limit = Verdict::ConcurrencyLimit {
+        max_instances: 1_000,
+        goal_tps: 100,
+        achieved_tps: 50.0,
+        cycle_ns: 0,
+    };
     assert_eq!(judge(&evidence), limit);
     evidence.instances = 999;
     evidence.saturation = saturation;
@@ -76,7 +80,7 @@ fn a_busy_generator_that_is_in_time_is_not_to_blame() {
     let busy = Evidence { busy: 1.0, ..short() };
     assert!(matches!(judge(&busy), Verdict::Target { .. }));
     // Nor is one that is late for want of instances, with time to spare.
-    let late = Evidence { lag_p99_ns: 19_000_000, ..short() };
+    let late = Evidence { late_p99_ns: 19_000_000, ..short() };
     assert!(matches!(judge(&late), Verdict::Target { .. }));
 }
 
@@ -176,7 +180,7 @@ fn only_success_is_not_limited() {
         assert!(!judge(&evidence).tps_limited());
     }
     let at_limit = Evidence { instances: 1_000, ..short() };
-    let busy = Evidence { busy: 1.0, lag_p99_ns: 9_000_000, ..short() };
+    let busy = Evidence { busy: 1.0, late_p99_ns: 9_000_000, ..short() };
     for evidence in [
         short(),
         at_limit,
@@ -204,7 +208,7 @@ fn every_verdict_is_one_line_with_its_figures() {
         (judge(&Evidence { nodes_lost: 2, ..short() }), vec!["2 node"]),
         (judge(&Evidence { instances: 1_000, ..short() }), vec!["1000", "50.0"]),
         (
-            judge(&Evidence { busy: 0.97, lag_p99_ns: 3_500_000, ..short() }),
+            judge(&Evidence { busy: 0.97, late_p99_ns: 3_500_000, ..short() }),
             vec!["97 %", "3.50 ms", "cores"],
         ),
         (judge(&Evidence { stopped: true, missed: 0, ..short() }), vec!["10.0 s", "50.0"]),
@@ -273,6 +277,6 @@ fn a_search_without_an_end_or_a_limit_says_so() {
     assert!(matches!(saturated, Verdict::Target { achieved_tps: 970.0, .. }), "{saturated:?}");
     let few = with_search(|evidence, _| evidence.instances = 1_000);
     assert!(matches!(few, Verdict::ConcurrencyLimit { max_instances: 1_000, .. }), "{few:?}");
-    let late = with_search(|evidence, _| (evidence.busy, evidence.lag_p99_ns) = (0.99, 5_000_000));
+    let late = with_search(|evidence, _| (evidence.busy, evidence.late_p99_ns) = (0.99, 5_000_000));
     assert!(matches!(late, Verdict::Generator { .. }), "{late:?}");
 }

@@ -4,7 +4,7 @@ use balter_controllers::Window;
 use proptest::prelude::*;
 
 fn window() -> impl Strategy<Value = Window> {
-    (prop::array::uniform16(0..1_000_000u32), 0.0..=1.0f64).prop_map(|(n, busy)| Window {
+    (prop::array::uniform20(0..1_000_000u32), 0.0..=1.0f64).prop_map(|(n, busy)| Window {
         start_ns: u64::from(n[0]),
         length_ns: u64::from(n[1]) + 1,
         planned: u64::from(n[2]),
@@ -21,6 +21,10 @@ fn window() -> impl Strategy<Value = Window> {
         response_p99_ns: u64::from(n[13]),
         busy,
         generator_faults: u64::from(n[14]),
+        stalled: u64::from(n[15]),
+        starting: n[16],
+        target_wait_ns: u64::from(n[17]),
+        instance_wait_ns: u64::from(n[18]),
     })
 }
 
@@ -52,6 +56,10 @@ proptest! {
             response_p99_ns: a.response_p99_ns.max(b.response_p99_ns),
             busy: a.busy.max(b.busy),
             generator_faults: a.generator_faults + b.generator_faults,
+            stalled: a.stalled + b.stalled,
+            starting: a.starting + b.starting,
+            target_wait_ns: a.target_wait_ns + b.target_wait_ns,
+            instance_wait_ns: a.instance_wait_ns + b.instance_wait_ns,
         };
         prop_assert_eq!(merged(&[&a, &b]), expected);
     }

@@ -4,12 +4,12 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use balter_controllers::{ConcurrencyState, RateState, Window};
+use balter_controllers::{ConcurrencyState, RateState, Timetable, Window};
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use futures_channel::oneshot;
 
 use super::Request;
-use super::budget::{Budget, BudgetSlot, Course, budgets, share_among};
+use super::budget::{BudgetSlot, Course, share_among, shares};
 use super::clock::{Clock, nanoseconds};
 #[cfg(feature = "rt")]
 use super::lease::Lease;
@@ -30,6 +30,10 @@ use crate::{RunError, cores, userland};
 /// From the word to the shards until the first transaction is due: time for all of them to take
 /// the run up and start their instances.
 const HEAD_START_NS: u64 = 5_000_000;
+
+/// A change of the rate is told so long before it holds, so that all shards make it at the same
+/// moment: longer than a turn takes, or a wait of the ring.
+const CHANGE_AHEAD_NS: u64 = 5_000_000;
 
 /// Windows on their way from all shards together; full, it makes windows longer.
 const REPORTS: usize = 1024;
@@ -199,7 +203,7 @@ fn place_aggregator() {
 }
 
 /// One shard's part of a run, as the aggregator holds it.
-struct Share {
+struct Member {
     shard: ShardHandle,
     slot: Arc<BudgetSlot>,
     returned: Sender<Box<ShardWindow>>,
@@ -222,7 +226,13 @@ struct Run {
     end_ns: u64,
     window_ns: u64,
     grace_ns: u64,
-    shares: Vec<Share>,
+    members: Vec<Member>,
+    /// When transactions are due, over all shards.
+    timetable: Timetable,
+    /// Until when the shards may use what they were granted.
+    until_ns: u64,
+    /// Instances that there may be at all.
+    most: u32,
     /// The windows of the current tick, merged.
     tick: Window,
     last_tick_ns: u64,
@@ -254,17 +264,15 @@ impl Run {
             .map_or((start_ns, end_ns), |leased| (start_ns.max(leased.start_ns), leased.end_ns));
         let steering = Steering::new(&config, shards.iter().map(|shard| shard.core));
         let most = config.max_concurrency;
-        let budgets = shares(&steering, steering.budget(), shards.len(), most);
-        let initials = match config.load {
-            Load::Rate(_) => share_among(u64::from(steering.initial()), &budgets),
-            _ => budgets.iter().map(|budget| budget.concurrency).collect(),
-        };
+        let timetable = Timetable::new(start_ns, steering.budget().tps);
+        let concurrency = steering.budget().concurrency;
+        let shares = shares(config.load, &timetable, concurrency, most, shards.len());
+        let initials = share_among(u64::from(steering.initial()), &shares);
         // Under a lease nothing may be used before it is granted.
         #[cfg(feature = "rt")]
         let until_ns = if config.leased.is_some() { 0 } else { u64::MAX };
         #[cfg(not(feature = "rt"))]
         let until_ns = u64::MAX;
-        let parts = shards.len() as u32;
         let processors = Readings::now(shards.iter().map(|shard| shard.core));
         let published = Published::new(name, shards.iter().map(|shard| shard.core));
         let window_ns = nanoseconds(config.window).max(1_000_000);
@@ -273,18 +281,18 @@ impl Run {
         // at the next sweep, by a shard that may have lost its core.
         let noticed_ns = timeout_ns.saturating_add(timeout_ns / 32).saturating_add(500_000_000);
         let grace_ns = nanoseconds(config.grace).min(noticed_ns);
-        let mut shares = Vec::with_capacity(shards.len());
+        let mut members = Vec::with_capacity(shards.len());
         for (part, (shard, factory)) in shards.into_iter().zip(factories).enumerate() {
-            let slot = Arc::new(BudgetSlot::new(budgets[part], until_ns));
+            let slot = Arc::new(BudgetSlot::new(shares[part], until_ns));
             // One more than are ever out, so that giving one back never waits.
             let (returned, windows) = bounded(WINDOWS_IN_FLIGHT + 1);
             let sent = shard.send(Command::Run(RunSpec {
                 run: id,
                 part: part as u32,
-                parts,
                 factory,
                 slot: Arc::clone(&slot),
                 open: config.load.is_open(),
+                fixed: matches!(config.load, Load::Instances(_)),
                 arrival: config.arrival,
                 initial: initials[part],
                 start_ns,
@@ -295,7 +303,7 @@ impl Run {
                 reports: reports.clone(),
                 returned: windows,
             }));
-            shares.push(Share {
+            members.push(Member {
                 shard,
                 slot,
                 returned,
@@ -317,7 +325,10 @@ impl Run {
             end_ns,
             window_ns,
             grace_ns,
-            shares,
+            members,
+            timetable,
+            until_ns,
+            most,
             tick: Window::default(),
             last_tick_ns: start_ns,
             course: Course::Run,
@@ -341,19 +352,15 @@ impl Run {
         let Some(led) = &self.led else { return };
         let told = led.lease.told();
         self.steering.follow(told.budget);
-        // A lease may be for few instances, and these are not to be exceeded.
-        let most = told.budget.concurrency.max(1);
-        let budgets = shares(&self.steering, told.budget, self.shares.len(), most);
-        for (share, budget) in self.shares.iter().zip(budgets) {
-            share.slot.lease(budget, told.until_ns);
-        }
+        (self.most, self.until_ns) = (told.most, told.until_ns);
+        self.grant(now);
         if told.course > self.course {
             self.raise(told.course, now);
         }
     }
 
     fn merge(&mut self, report: Report) {
-        if self.shares[report.part as usize].over {
+        if self.members[report.part as usize].over {
             // Of a shard that was given up and has come back: its part is closed.
             return;
         }
@@ -370,7 +377,7 @@ impl Run {
             led.window.merge(&window);
         }
         self.tick.merge(&for_controllers(&window));
-        let share = &mut self.shares[part];
+        let share = &mut self.members[part];
         share.reported = true;
         if window.start_ns < self.end_ns && window.instances > 0 {
             share.instances = window.instances;
@@ -385,7 +392,7 @@ impl Run {
             window.reset();
             let _ = share.returned.try_send(window);
         }
-        if self.shares.iter().all(|share| share.reported || share.over) {
+        if self.members.iter().all(|share| share.reported || share.over) {
             self.tick();
         }
     }
@@ -393,12 +400,12 @@ impl Run {
     /// All shards have told of the last window: decide, grant, show.
     fn tick(&mut self) {
         let window = std::mem::take(&mut self.tick);
-        for share in &mut self.shares {
-            share.reported = false;
+        for member in &mut self.members {
+            member.reported = false;
         }
         #[cfg(feature = "rt")]
         if let Some(led) = &mut self.led {
-            led.report(self.shares.iter().all(|share| share.over));
+            led.report(self.members.iter().all(|share| share.over));
         }
         let end_ns = window.start_ns + window.length_ns;
         self.last_tick_ns = self.last_tick_ns.max(end_ns);
@@ -425,10 +432,20 @@ impl Run {
         }
         let state = self.steering.decide(&window);
         self.publish(&window, state);
-        let most = self.steering.max_concurrency();
-        let budgets = shares(&self.steering, self.steering.budget(), self.shares.len(), most);
-        for (share, budget) in self.shares.iter().zip(budgets) {
-            share.slot.grant(budget);
+        self.grant(Clock::get().now());
+    }
+
+    /// Grants all shards their shares.
+    fn grant(&mut self, now: u64) {
+        let budget = self.steering.budget();
+        if budget.tps != self.timetable.tps() {
+            self.timetable.change(now.saturating_add(CHANGE_AHEAD_NS), budget.tps);
+        }
+        let Self { timetable, most, .. } = self;
+        let load = self.steering.load;
+        let shares = shares(load, timetable, budget.concurrency, *most, self.members.len());
+        for (member, share) in self.members.iter().zip(shares) {
+            member.slot.grant(share, self.until_ns);
         }
     }
 
@@ -464,7 +481,7 @@ impl Run {
         }
         // A shard that lags must not keep the others from being led.
         let overdue = now.saturating_sub(self.last_tick_ns) > 3 * self.window_ns;
-        if overdue && self.shares.iter().any(|share| share.reported) {
+        if overdue && self.members.iter().any(|share| share.reported) {
             self.tick();
             self.last_tick_ns = now;
         }
@@ -474,9 +491,9 @@ impl Run {
         let deadline = should_have_ended.saturating_add(grace_ns).max(back_ns);
         let deadline = deadline.saturating_add(PATIENCE_NS);
         if now > deadline {
-            for part in 0..self.shares.len() {
-                if !self.shares[part].over {
-                    let core = self.shares[part].shard.core;
+            for part in 0..self.members.len() {
+                if !self.members[part].over {
+                    let core = self.members[part].shard.core;
                     self.steering.totals.note(format!(
                         "the shard on core {core} was not heard of for {} s after it should have \
                          ended: code of the scenario blocks its thread, or never yields",
@@ -494,15 +511,15 @@ impl Run {
         if at_ns < self.end_ns {
             self.stopped_ns.get_or_insert(at_ns);
         }
-        for share in &self.shares {
+        for share in &self.members {
             share.slot.raise(course);
         }
     }
 
     fn lose(&mut self, core: usize) {
-        for part in 0..self.shares.len() {
-            if self.shares[part].shard.core == core {
-                if !self.shares[part].over {
+        for part in 0..self.members.len() {
+            if self.members[part].shard.core == core {
+                if !self.members[part].over {
                     self.steering.totals.note(format!(
                         "the shard on core {core} has ended: standard error has its thread's message"
                     ));
@@ -513,7 +530,7 @@ impl Run {
     }
 
     fn lose_part(&mut self, part: usize) {
-        let share = &mut self.shares[part];
+        let share = &mut self.members[part];
         if share.over {
             return;
         }
@@ -524,11 +541,11 @@ impl Run {
     }
 
     fn is_over(&self) -> bool {
-        self.shares.iter().all(|share| share.over)
+        self.members.iter().all(|share| share.over)
     }
 
     fn finish(mut self) {
-        if self.shares.iter().any(|share| share.reported) {
+        if self.members.iter().any(|share| share.reported) {
             self.tick();
         }
         #[cfg(feature = "rt")]
@@ -540,12 +557,12 @@ impl Run {
         let end_ns = self.stopped_ns.unwrap_or(self.end_ns).min(self.end_ns).max(self.start_ns);
         // A run without an end whose shards are all lost ended with its last window.
         let end_ns = if end_ns == u64::MAX { self.last_tick_ns } else { end_ns };
-        let processors = Readings::now(self.shares.iter().map(|share| share.shard.core));
+        let processors = Readings::now(self.members.iter().map(|share| share.shard.core));
         let mut statistics = self.steering.statistics(Ending {
             name: self.name,
             are_nodes: false,
             elapsed_ns: end_ns - self.start_ns,
-            instances: self.shares.iter().map(|share| share.instances).sum(),
+            instances: self.members.iter().map(|share| share.instances).sum(),
             stopped: self.stopped_ns.is_some(),
             stolen: processors.stolen_since(&self.processors),
             throttled: processors.throttled_since(&self.processors),
@@ -583,13 +600,6 @@ impl Run {
             totals.note(DEAF);
         }
     }
-}
-
-/// The shards' shares of what the run may use. With fewer instances ever allowed than there are
-/// shards, some of these have none.
-pub(crate) fn shares(steering: &Steering, budget: Budget, shards: usize, most: u32) -> Vec<Budget> {
-    let working = shards.min(most as usize);
-    budgets(steering.load, budget.tps, budget.concurrency, shards, working)
 }
 
 /// Who leads a run from outside, and what they have not been told yet.

@@ -9,16 +9,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use super::run::{Grant, ShardRun};
+use super::run::{Grant, ShardRun, Ticket};
 use super::window::Outcome;
 use crate::failure::{FailureClass, Scope, with_scope};
 use crate::traffic::Meter;
 use crate::transaction::TransactionMeta;
 use crate::userland;
 use crate::waker::remember;
-
-/// Marks that an instance has no entry in the run's table of waiting and pending transactions.
-pub(crate) const NO_ENTRY: u32 = u32::MAX;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Instance>>> = const { RefCell::new(None) };
@@ -51,8 +48,12 @@ pub(crate) struct Instance {
     /// Started transactions that have not ended.
     in_flight: Cell<u32>,
     waker: RefCell<Option<Waker>>,
-    /// Entry of its last transaction, kept for the next: it has this instance's waker already.
-    entry: Cell<u32>,
+    /// It has come to a first transaction.
+    begun: Cell<bool>,
+    /// When it took its last permit, until it asks for the next.
+    taken_ns: Cell<Option<u64>>,
+    /// Place of its last transaction, kept for the next: it has this instance's waker already.
+    ticket: Cell<Option<Ticket>>,
 }
 
 impl Instance {
@@ -64,7 +65,9 @@ impl Instance {
             abandoned: Cell::new(false),
             in_flight: Cell::new(0),
             waker: RefCell::new(None),
-            entry: Cell::new(NO_ENTRY),
+            begun: Cell::new(false),
+            taken_ns: Cell::new(None),
+            ticket: Cell::new(None),
         })
     }
 
@@ -80,6 +83,44 @@ impl Instance {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.get() == 0
+    }
+
+    /// Has it counted as begun; `true` the first time.
+    pub(crate) fn begin(&self) -> bool {
+        !self.begun.replace(true)
+    }
+
+    /// A transaction of it starts; `true` if it was in none.
+    #[inline]
+    pub(crate) fn starts(&self, now_ns: u64) -> bool {
+        self.taken_ns.set(Some(now_ns));
+        let in_flight = self.in_flight.get();
+        self.in_flight.set(in_flight + 1);
+        in_flight == 0
+    }
+
+    /// A transaction of it has ended; `true` if it is in none any more.
+    #[inline]
+    pub(crate) fn ends(&self) -> bool {
+        let in_flight = self.in_flight.get() - 1;
+        self.in_flight.set(in_flight);
+        in_flight == 0
+    }
+
+    /// It asks for a permit; answers when it took the one before, once.
+    #[inline]
+    pub(crate) fn asks(&self) -> Option<u64> {
+        self.taken_ns.take()
+    }
+
+    pub(crate) fn take_ticket(&self) -> Option<Ticket> {
+        self.ticket.take()
+    }
+
+    /// Leaves the place to the next transaction, unless another has done so.
+    fn keep_ticket(&self, ticket: Ticket) {
+        let kept = self.ticket.take().unwrap_or(ticket);
+        self.ticket.set(Some(kept));
     }
 
     pub(crate) fn role(&self) -> Role {
@@ -99,7 +140,7 @@ pub(crate) struct Attempt {
     instance: Rc<Instance>,
     meta: &'static TransactionMeta,
     /// Its place among those who wait, where it has one.
-    entry: u32,
+    ticket: Option<Ticket>,
     scope: Scope,
     stage: Stage,
     /// Holds once it has started.
@@ -116,9 +157,9 @@ enum Stage {
 impl Attempt {
     #[inline]
     pub(crate) fn new(instance: Rc<Instance>, meta: &'static TransactionMeta) -> Self {
-        let entry = instance.entry.replace(NO_ENTRY);
+        let ticket = instance.take_ticket();
         let (scope, grant) = (Scope::default(), Grant::default());
-        Self { instance, meta, entry, scope, stage: Stage::Waiting, grant }
+        Self { instance, meta, ticket, scope, stage: Stage::Waiting, grant }
     }
 
     /// Waits for the permit, starts the clock, and polls `work`.
@@ -128,15 +169,14 @@ impl Attempt {
         cx: &mut Context<'_>,
         work: Pin<&mut F>,
     ) -> Poll<F::Output> {
+        let run = &self.instance.run;
         if let Stage::Started = self.stage {
-            // Only what has been pending can be late, and only what has an entry is swept.
-            if self.entry != NO_ENTRY && self.instance.run.is_expired(self.entry) {
+            // Only what has been pending can be late, and that has a place.
+            if self.ticket.as_ref().is_some_and(|ticket| run.is_late(ticket)) {
                 self.scope.expire();
             }
         } else {
-            let run = &self.instance.run;
-            ready!(run.poll_permit(&self.instance, &mut self.entry, &mut self.grant, cx));
-            self.instance.in_flight.set(self.instance.in_flight.get() + 1);
+            ready!(run.poll_permit(&self.instance, &mut self.ticket, &mut self.grant, cx));
             self.stage = Stage::Started;
         }
         let polled = with_scope(&mut self.scope, || work.poll(cx));
@@ -152,7 +192,8 @@ impl Attempt {
             self.instance.abandoned.set(true);
             self.instance.wake();
         } else {
-            self.entry = self.instance.run.pend(self.entry, self.grant.start, cx);
+            let start = self.grant.start;
+            self.instance.run.pend(&self.instance, &mut self.ticket, start, cx);
         }
     }
 
@@ -173,24 +214,15 @@ impl Attempt {
     #[inline]
     fn end(&mut self, outcome: Outcome) {
         if let Stage::Started = std::mem::replace(&mut self.stage, Stage::Ended) {
-            let instance = &self.instance;
-            instance.in_flight.set(instance.in_flight.get() - 1);
-            instance.run.ended(self.meta, &self.grant, outcome);
-            if self.entry != NO_ENTRY {
-                self.keep_entry();
-            }
+            self.instance.run.ended(&self.instance, self.meta, &self.grant, outcome);
+            self.keep_ticket();
         }
     }
 
-    /// Leaves the entry to the instance's next transaction, unless another has done so.
-    fn keep_entry(&mut self) {
-        let instance = &self.instance;
-        let entry = std::mem::replace(&mut self.entry, NO_ENTRY);
-        instance.run.unpend(entry);
-        if instance.entry.get() == NO_ENTRY {
-            instance.entry.set(entry);
-        } else {
-            instance.run.release_entry(entry);
+    fn keep_ticket(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.instance.run.rest(&ticket);
+            self.instance.keep_ticket(ticket);
         }
     }
 }
@@ -200,8 +232,7 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         match self.stage {
             Stage::Ended => {}
-            Stage::Waiting if self.entry == NO_ENTRY => {}
-            Stage::Waiting => self.instance.run.release_entry(self.entry),
+            Stage::Waiting => self.keep_ticket(),
             Stage::Started => self.end(if std::thread::panicking() {
                 Outcome::Failed(FailureClass::Panic)
             } else {

@@ -12,6 +12,8 @@ use super::window::ShardWindow;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Told {
     pub(crate) budget: Budget,
+    /// Instances that there may be at all.
+    pub(crate) most: u32,
     pub(crate) until_ns: u64,
     pub(crate) course: Course,
 }
@@ -25,7 +27,7 @@ pub(crate) struct Lease {
 impl Lease {
     /// `report` is handed each window of all shards together, by the aggregator's thread.
     pub(crate) fn new(report: impl Fn(&ShardWindow) + Send + Sync + 'static) -> Arc<Self> {
-        let told = Told { budget: Budget::default(), until_ns: 0, course: Course::Run };
+        let told = Told { budget: Budget::default(), most: 0, until_ns: 0, course: Course::Run };
         Arc::new(Self { told: Mutex::new(told), report: Box::new(report) })
     }
 

@@ -11,9 +11,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use balter_controllers::{Crowd, Population, Ticks};
 use slab::Slab;
 
-use super::budget::{Budget, Course};
+use super::budget::{Course, Share};
 use super::executor;
 use super::instance::{Guarded, Instance, Role};
 use super::shard::Shard;
@@ -21,20 +22,17 @@ use super::window::{Outcome, Times};
 use crate::handshake::Handshake;
 use crate::traffic::Traffic;
 use crate::transaction::TransactionMeta;
+pub(crate) use permits::Ticket;
 use permits::{Permits, Place};
 pub(crate) use spec::{Factory, Maker, Report, RunSpec, WINDOWS_IN_FLIGHT};
 use windows::{Running, Sent, Standing, Windows};
 
-/// A permit that has waited so long is reason to start another instance: an instance that is about
-/// to be free would have taken it, and a connection takes about as long to open.
-const SPAWN_AFTER_NS: u64 = 1_000_000;
-
-/// Instances that are started in one go when permits wait, as a share of those there are.
-const SPAWN_SHARE: u32 = 4;
-
-/// A shard with less idle time than this share has no use for more instances: what its permits
-/// wait for is the shard itself.
+/// A shard with less idle time than one part in so many has no use for more instances.
 const SPARE_SHARE: u64 = 20;
+
+/// A closed loop starts instances every so often, one for so many that there are.
+const STAGGER_NS: u64 = 1_000_000;
+const STAGGER_SHARE: u32 = 4;
 
 /// Permits due in the last moment before the end are still handed out for so long: without it,
 /// whether the last permit counts as missed would be a matter of microseconds.
@@ -48,8 +46,8 @@ const MAX_PANICS: u32 = 100;
 pub(crate) struct Grant {
     pub(crate) intended: u64,
     pub(crate) start: u64,
-    /// See [`Times::awaited`].
-    pub(crate) awaited: bool,
+    /// See [`Times::late`].
+    pub(crate) late: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,15 +72,28 @@ pub(crate) struct ShardRun {
     spec: RunSpec,
     shard: Rc<Shard>,
     phase: Cell<Phase>,
-    budget: Cell<Budget>,
-    permits: RefCell<Permits>,
+    /// Version of the share that was read last, the share, and when it ends.
+    seen: Cell<u64>,
+    granted: Cell<(Share, u64)>,
+    /// What holds now.
+    share: Cell<Share>,
+    permits: Rc<RefCell<Permits>>,
+    population: RefCell<Population>,
     windows: RefCell<Windows>,
-    next_sweep: Cell<u64>,
-    next_spawn: Cell<u64>,
+    /// When instances of a closed loop are next started.
+    next_start: Cell<u64>,
     /// The clock, and the shard's idle time, when starting instances was last thought of.
-    spawn_checked: Cell<(u64, u64)>,
+    spare_checked: Cell<(u64, u64)>,
     tasks: RefCell<Slab<Rc<Instance>>>,
     instances: Cell<u32>,
+    /// Those that have not come to their first transaction.
+    starting: Cell<u32>,
+    /// Those that are in a transaction.
+    busy: Cell<u32>,
+    /// Those that wait for the next turn.
+    yielded: Cell<u32>,
+    cycles: Cell<Cycles>,
+    waits: Cell<Waits>,
     /// Instances beyond the limit, which leave when they next ask for a permit.
     surplus: Cell<u32>,
     /// Transactions, ever.
@@ -93,18 +104,28 @@ pub(crate) struct ShardRun {
 
 impl ShardRun {
     pub(crate) fn new(spec: RunSpec, shard: Rc<Shard>) -> Rc<Self> {
-        let budget = spec.slot.budget(spec.start_ns).unwrap_or_default();
-        let tps = if spec.open { budget.tps } else { 0 };
+        let seen = Cell::new(0);
+        let granted = spec.slot.changed(&seen).unwrap_or((Share::none(), 0));
+        // Under a lease nothing may be used before it begins.
+        let ticks = if granted.1 > spec.start_ns { granted.0.ticks } else { Ticks::none(0) };
+        let ticks = Ticks { from_ns: ticks.from_ns.max(spec.start_ns), ..ticks };
         Rc::new(Self {
             phase: Cell::new(Phase::Running),
-            budget: Cell::new(budget),
-            permits: RefCell::new(Permits::new(&spec, tps)),
+            seen,
+            granted: Cell::new(granted),
+            share: Cell::new(Share { ticks, ..Share::none() }),
+            permits: Rc::new(RefCell::new(Permits::new(&spec, ticks))),
+            population: RefCell::new(Population::new(spec.initial)),
             windows: RefCell::new(Windows::new(&spec, shard.idle_ns())),
-            next_sweep: Cell::new(0),
-            next_spawn: Cell::new(0),
-            spawn_checked: Cell::new((spec.start_ns, shard.idle_ns())),
+            next_start: Cell::new(0),
+            spare_checked: Cell::new((spec.start_ns, shard.idle_ns())),
             tasks: RefCell::new(Slab::new()),
             instances: Cell::new(0),
+            starting: Cell::new(0),
+            busy: Cell::new(0),
+            yielded: Cell::new(0),
+            cycles: Cell::default(),
+            waits: Cell::default(),
             surplus: Cell::new(0),
             started: Cell::new(0),
             in_flight: Cell::new(0),
@@ -132,22 +153,27 @@ impl ShardRun {
 
     // ---- The shard's driver, each turn -------------------------------------------------------
 
-    /// Does what is due at `now`. Answers when it next wants a turn, in nanoseconds of the clock;
-    /// `is_permit` in the answer is `true` if that is a permit, which is worth being awake for.
+    /// Does what is due at `now`. Answers when it next wants a turn.
     pub(crate) fn turn(self: &Rc<Self>, now: u64) -> Next {
+        self.account_waits(now);
         self.advance_phase(now);
         match self.phase.get() {
-            Phase::Running if now < self.spec.start_ns => return Next::plain(self.spec.start_ns),
+            Phase::Running if now < self.spec.start_ns => {
+                return Next { at_ns: self.spec.start_ns, permit_ns: self.next_permit_ns() };
+            }
             Phase::Running => {
-                self.apply_budget(now);
+                self.apply_share(now);
                 self.keep_instances(now);
                 self.release(now);
+                self.note_waits();
             }
             Phase::LastCall => self.release(now),
             Phase::Draining { .. } | Phase::Ending | Phase::Reporting | Phase::Done => {}
         }
-        if now >= self.next_sweep.get() {
-            self.sweep(now);
+        // Whoever waited for this turn is woken now.
+        self.yielded.set(0);
+        if self.permits.borrow_mut().expire(now) {
+            self.shard.stir();
         }
         if now >= self.windows.borrow().end_ns {
             self.close_window(now, false);
@@ -157,23 +183,21 @@ impl ShardRun {
 
     fn next(&self, now: u64) -> Next {
         let mut at = self.windows.borrow().end_ns;
-        // A transaction can only be late where one is pending.
-        if self.in_flight.get() > 0 {
-            at = at.min(self.next_sweep.get());
-        }
+        at = at.min(self.permits.borrow().next_deadline());
         match self.phase.get() {
             Phase::Running => {
-                let permit = self.permits.borrow().pacer.next_due_ns().unwrap_or(u64::MAX);
-                at = at.min(self.spec.end_ns);
-                if permit <= at {
-                    return Next { at_ns: permit, is_permit: true };
-                }
+                let permit_ns = self.next_permit_ns();
+                return Next { at_ns: at.min(self.spec.end_ns).min(permit_ns), permit_ns };
             }
             Phase::Draining { until_ns } => at = at.min(until_ns),
             Phase::LastCall | Phase::Ending | Phase::Reporting => at = now + 100_000,
             Phase::Done => {}
         }
         Next::plain(at)
+    }
+
+    fn next_permit_ns(&self) -> u64 {
+        self.permits.borrow().pacer.next_due_ns().unwrap_or(u64::MAX)
     }
 
     fn advance_phase(self: &Rc<Self>, now: u64) {
@@ -187,7 +211,7 @@ impl ShardRun {
             let over = course > Course::Run
                 || self.permits.borrow().pacer.backlog() == 0
                 || now >= self.spec.end_ns.saturating_add(LAST_CALL_NS);
-            if over && !self.permits.borrow().has_granted() {
+            if over && self.permits.borrow().granted() == 0 {
                 self.drain(now);
             }
         }
@@ -206,21 +230,27 @@ impl ShardRun {
     }
 
     fn drain(&self, now: u64) {
-        self.permits.borrow_mut().pacer.finish();
+        self.permits.borrow_mut().pacer.finish(now.min(self.spec.end_ns));
         self.phase.set(Phase::Draining { until_ns: now.saturating_add(self.spec.grace_ns) });
     }
 
-    fn apply_budget(&self, now: u64) {
-        let before = self.budget.get();
-        let granted = match self.spec.slot.budget(now) {
-            Some(budget) => budget,
+    fn apply_share(&self, now: u64) {
+        if let Some(granted) = self.spec.slot.changed(&self.seen) {
+            self.granted.set(granted);
+        }
+        let (granted, until_ns) = self.granted.get();
+        let share = match now < until_ns {
+            true => granted,
             // Without permits the instances start nothing, and keep their connections.
-            None if self.spec.open => Budget { tps: 0, ..before },
-            None => Budget::default(),
+            false if self.spec.open => {
+                let ticks = Ticks { tps: 0, ..granted.ticks };
+                Share { ticks, ..self.share.get() }
+            }
+            false => Share::none(),
         };
-        self.budget.set(granted);
-        if granted != before && self.spec.open {
-            self.permits.borrow_mut().pacer.set_rate(now, granted.tps);
+        let before = self.share.replace(share);
+        if share.ticks != before.ticks && self.spec.open {
+            self.permits.borrow_mut().pacer.follow(now, share.ticks);
         }
     }
 
@@ -229,67 +259,110 @@ impl ShardRun {
         if !self.spec.open {
             return;
         }
-        if self.permits.borrow_mut().release(now) {
+        let room = self.share.get().concurrency.saturating_sub(self.busy.get());
+        if self.permits.borrow_mut().release(now, room) {
             self.shard.stir();
+        }
+    }
+
+    fn crowd(&self, now: u64) -> Crowd {
+        let permits = self.permits.borrow();
+        Crowd {
+            alive: self.instances.get(),
+            starting: self.starting.get(),
+            in_flight: self.in_flight.get() + permits.granted() + self.yielded.get(),
+            waiting: permits.waiting(),
+            backlog: permits.pacer.backlog() as u64,
+            oldest_wait_ns: permits
+                .pacer
+                .oldest_due()
+                .map_or(0, |oldest| now.saturating_sub(oldest.released_ns)),
         }
     }
 
     /// Starts instances that are wanted, and has surplus ones leave.
     fn keep_instances(self: &Rc<Self>, now: u64) {
-        let (limit, count) = (self.budget.get().concurrency, self.instances.get());
-        if count > limit {
-            self.surplus.set(count - limit);
-            self.retire_waiting();
-            return;
-        }
-        self.surplus.set(0);
-        let wanted = if self.spec.open {
-            let initial = self.spec.initial.min(limit);
-            if count < initial { initial - count } else { self.spawn_for_backlog(now, count) }
-        } else {
-            limit - count
+        let (share, crowd) = (self.share.get(), self.crowd(now));
+        let wanted = match self.spec.open {
+            true => self.open_loop(now, &share, &crowd),
+            false => self.closed_loop(now, &share, &crowd),
         };
-        for _ in 0..wanted.min(limit - count) {
+        for _ in 0..wanted {
             self.spawn(Role::Scenario, None);
         }
     }
 
-    fn spawn_for_backlog(&self, now: u64, count: u32) -> u32 {
-        if now < self.next_spawn.get() || self.permits.borrow().has_waiters() {
-            return 0;
-        }
-        let oldest = self.permits.borrow().pacer.oldest_due_ns();
-        if oldest.is_none_or(|oldest| now.saturating_sub(oldest) < SPAWN_AFTER_NS) {
-            return 0;
-        }
-        self.next_spawn.set(now + SPAWN_AFTER_NS);
-        let idle = self.shard.idle_ns();
-        let (checked, idle_then) = self.spawn_checked.replace((now, idle));
-        if (idle - idle_then) * SPARE_SHARE < now.saturating_sub(checked) {
-            return 0;
-        }
-        let backlog = u32::try_from(self.permits.borrow().pacer.backlog()).unwrap_or(u32::MAX);
-        (count / SPAWN_SHARE).max(1).min(backlog)
+    fn open_loop(&self, now: u64, share: &Share, crowd: &Crowd) -> u32 {
+        let mut population = self.population.borrow_mut();
+        let beyond = crowd.alive.saturating_sub(share.most);
+        self.surplus.set(beyond - self.dismiss(beyond));
+        self.dismiss(population.surplus(now, crowd, self.cycles.get().mean_ns()));
+        let wanted = population.wanted(now, crowd, share.concurrency, share.most);
+        let is_initial = crowd.alive < self.spec.initial;
+        if wanted == 0 || is_initial || self.has_spare_time(now) { wanted } else { 0 }
     }
 
-    /// Drops instances that wait for a permit, the youngest first, while there are too many.
-    fn retire_waiting(&self) {
-        let surplus = self.surplus.get();
+    /// As many as it takes for the share to be in use.
+    fn closed_loop(&self, now: u64, share: &Share, crowd: &Crowd) -> u32 {
+        let is_fixed = self.spec.fixed || share.concurrency == 0;
+        let used = if is_fixed { crowd.alive } else { crowd.occupied() };
+        let pauses = !is_fixed && crowd.alive > used;
+        // How many of those who pause are back at a time is chance; three standard deviations are
+        // no reason to send any away.
+        let scatter = if pauses { 3 * share.concurrency.isqrt() + 1 } else { 0 };
+        let surplus = used.saturating_sub(share.concurrency.saturating_add(scatter));
+        self.surplus.set(surplus.max(crowd.alive.saturating_sub(share.most)));
+        let most = share.most.saturating_sub(crowd.alive);
+        let wanted = share.concurrency.saturating_sub(used).min(most);
+        if wanted == 0 || now < self.next_start.get() {
+            return 0;
+        }
+        // Staggered: what begins together stays together, and the target meets it in waves.
+        self.next_start.set(now + STAGGER_NS);
+        wanted.min((crowd.alive / STAGGER_SHARE).max(1))
+    }
+
+    /// A shard without time of its own has no use for more instances: what its permits wait for is
+    /// the shard itself.
+    fn has_spare_time(&self, now: u64) -> bool {
+        let idle = self.shard.idle_ns();
+        let (checked, idle_then) = self.spare_checked.replace((now, idle));
+        (idle - idle_then) * SPARE_SHARE >= now.saturating_sub(checked)
+    }
+
+    /// Drops instances that wait for a permit, the youngest first; how many there were.
+    fn dismiss(&self, surplus: u32) -> u32 {
+        if surplus == 0 {
+            return 0;
+        }
         let leaving: Vec<_> =
             self.permits.borrow().idle_instances().take(surplus as usize).cloned().collect();
-        self.surplus.set(surplus - leaving.len() as u32);
-        for instance in leaving {
+        for instance in &leaving {
             instance.kill();
         }
+        leaving.len() as u32
     }
 
-    /// Wakes transactions whose deadline has passed. Looking at all of them now and then, at a
-    /// sixty-fourth of the timeout, costs less than a timer for each.
-    fn sweep(&self, now: u64) {
-        let every = (self.spec.timeout_ns / 64).clamp(1_000_000, 100_000_000);
-        self.next_sweep.set(now + every);
-        if self.permits.borrow().sweep(now) {
-            self.shard.stir();
+    /// What permits have waited for since the last turn: who waited then, waited all the time.
+    fn account_waits(&self, now: u64) {
+        let mut waits = self.waits.get();
+        let waited_ns = now.saturating_sub(waits.seen_ns).saturating_mul(waits.backlog);
+        match waits.for_target {
+            true => waits.target_ns = waits.target_ns.saturating_add(waited_ns),
+            false => waits.instance_ns = waits.instance_ns.saturating_add(waited_ns),
+        }
+        self.waits.set(Waits { seen_ns: now, backlog: 0, ..waits });
+    }
+
+    /// What permits wait for from now on: for the target, if as many transactions are under way as
+    /// may be, or all instances are in one; otherwise for instances, which pause or begin.
+    fn note_waits(&self) {
+        let backlog = self.permits.borrow().pacer.backlog() as u64;
+        if backlog > 0 {
+            let busy = self.busy.get();
+            let for_target =
+                busy >= self.share.get().concurrency.min(self.instances.get()) && busy > 0;
+            self.waits.set(Waits { backlog, for_target, ..self.waits.get() });
         }
     }
 
@@ -318,6 +391,7 @@ impl ShardRun {
         let key = self.tasks.borrow_mut().insert(Rc::clone(&instance));
         if role == Role::Scenario {
             self.instances.set(self.instances.get() + 1);
+            self.starting.set(self.starting.get() + 1);
         }
         self.shard.stir();
         let task = Guarded::new(instance, key, future);
@@ -333,24 +407,41 @@ impl ShardRun {
         if instance.role() == Role::Scenario {
             self.instances.set(self.instances.get() - 1);
         }
+        self.has_begun(instance);
+        // Its place, and with it the waker of this task, goes with the task.
+        drop(instance.take_ticket());
     }
 
-    /// `entry` is the caller's place among those who wait, where it has one. The permit is written
+    /// An instance has come to its first transaction, or has started a task that may.
+    pub(crate) fn has_begun(&self, instance: &Instance) {
+        if instance.begin() && instance.role() == Role::Scenario {
+            self.starting.set(self.starting.get() - 1);
+        }
+    }
+
+    /// `ticket` is the caller's place among those who wait, where it has one. The permit is written
     /// to `grant`, once: returned by value it would be copied in pieces, which costs 5 ns.
     pub(crate) fn poll_permit(
         &self,
         instance: &Rc<Instance>,
-        entry: &mut u32,
+        ticket: &mut Option<Ticket>,
         grant: &mut Grant,
         cx: &Context<'_>,
     ) -> Poll<()> {
-        match self.permits.borrow_mut().place(*entry, cx) {
-            Place::Granted(intended) => {
-                let start = self.shard.now();
-                return self.started(grant, Grant { intended, start, awaited: true });
+        if let Some(ticket) = ticket {
+            let mut displaced = None;
+            let place = self.permits.borrow_mut().place(ticket, cx, &mut displaced);
+            match place {
+                Place::Granted(permit, at) => {
+                    let start = self.shard.now();
+                    let (intended, released) = (permit.intended_ns, permit.released_ns);
+                    // An instance was waiting for it, so how long it was on its way is our doing.
+                    let late = released.saturating_sub(intended) + start.saturating_sub(at);
+                    return self.started(instance, grant, Grant { intended, start, late });
+                }
+                Place::Waiting => return Poll::Pending,
+                Place::New => {}
             }
-            Place::Waiting => return Poll::Pending,
-            Place::New => {}
         }
         if self.phase.get() != Phase::Running {
             // It ends here: its task is dropped when the run has drained.
@@ -360,63 +451,100 @@ impl ShardRun {
         if now >= self.shard.slice_end() {
             // It has had its slice of the turn. Code that never waits, as a transaction that does
             // nothing, would otherwise keep the driver from its clock.
+            self.yielded.set(self.yielded.get() + 1);
             self.shard.wait_for_turn(cx);
             return Poll::Pending;
         }
-        if self.surplus.get() > 0 && instance.is_idle() && instance.role() == Role::Scenario {
+        self.has_begun(instance);
+        if let Some(taken) = instance.asks() {
+            self.cycles.set(self.cycles.get().plus(now.saturating_sub(taken)));
+        }
+        let is_nested = instance.role() == Role::Child || !instance.is_idle();
+        if self.surplus.get() > 0 && !is_nested {
             self.surplus.set(self.surplus.get() - 1);
             instance.kill();
             return Poll::Pending;
         }
         if !self.spec.open {
-            return self.started(grant, Grant { intended: now, start: now, awaited: false });
+            return self.started(instance, grant, Grant { intended: now, start: now, late: 0 });
         }
         let mut permits = self.permits.borrow_mut();
-        // Who waits comes first; then there is no permit left to take here.
-        if let Some(intended) = permits.pacer.take_due(now) {
-            return self.started(grant, Grant { intended, start: now, awaited: false });
+        let is_next =
+            is_nested || permits.waiting() == 0 && self.busy.get() < self.share.get().concurrency;
+        if is_next && let Some(permit) = permits.pacer.take_due(now) {
+            let (intended, released) = (permit.intended_ns, permit.released_ns);
+            let late = released.saturating_sub(intended);
+            drop(permits);
+            return self.started(instance, grant, Grant { intended, start: now, late });
         }
-        *entry = permits.wait(*entry, instance, cx);
+        drop(permits);
+        let ticket = ticket.get_or_insert_with(|| Permits::ticket(&self.permits, instance));
+        let displaced = self.permits.borrow_mut().wait(ticket, is_nested, cx);
+        drop(displaced);
         Poll::Pending
     }
 
     #[inline]
-    fn started(&self, place: &mut Grant, grant: Grant) -> Poll<()> {
+    fn started(&self, instance: &Instance, place: &mut Grant, grant: Grant) -> Poll<()> {
         self.in_flight.set(self.in_flight.get() + 1);
         self.started.set(self.started.get() + 1);
+        if instance.starts(grant.start) && instance.role() == Role::Scenario {
+            self.busy.set(self.busy.get() + 1);
+        }
         *place = grant;
         Poll::Ready(())
     }
 
-    /// Gives up an entry; a permit that was not taken goes back.
-    pub(crate) fn release_entry(&self, key: u32) {
-        self.permits.borrow_mut().leave(key);
+    /// The transaction with this ticket waits no more; a permit that was not taken goes back.
+    pub(crate) fn rest(&self, ticket: &Ticket) {
+        self.permits.borrow_mut().rest(ticket);
     }
 
     /// Notes that a started transaction waits, so that its deadline is watched.
-    pub(crate) fn pend(&self, key: u32, start: u64, cx: &Context<'_>) -> u32 {
+    pub(crate) fn pend(
+        &self,
+        instance: &Rc<Instance>,
+        ticket: &mut Option<Ticket>,
+        start: u64,
+        cx: &Context<'_>,
+    ) {
         let deadline = start.saturating_add(self.spec.timeout_ns);
-        self.permits.borrow_mut().pend(key, deadline, cx)
+        let ticket = ticket.get_or_insert_with(|| Permits::ticket(&self.permits, instance));
+        let displaced = self.permits.borrow_mut().pend(ticket, deadline, cx);
+        drop(displaced);
     }
 
-    pub(crate) fn unpend(&self, key: u32) {
-        self.permits.borrow_mut().unpend(key);
-    }
-
-    pub(crate) fn is_expired(&self, key: u32) -> bool {
-        self.permits.borrow().is_expired(key, self.shard.now_coarse())
+    pub(crate) fn is_late(&self, ticket: &Ticket) -> bool {
+        self.permits.borrow().is_late(ticket, self.shard.now_coarse())
     }
 
     /// A started transaction has ended, now.
     #[inline]
-    pub(crate) fn ended(&self, meta: &'static TransactionMeta, grant: &Grant, outcome: Outcome) {
-        let &Grant { intended, start, awaited } = grant;
-        let times = Times { intended, start, end: self.shard.now(), awaited };
+    pub(crate) fn ended(
+        &self,
+        instance: &Instance,
+        meta: &'static TransactionMeta,
+        grant: &Grant,
+        outcome: Outcome,
+    ) {
+        let &Grant { intended, start, late } = grant;
+        let end = self.shard.now();
+        let times = Times { intended, start, end, late };
         self.in_flight.set(self.in_flight.get() - 1);
+        if instance.ends() && instance.role() == Role::Scenario {
+            self.busy.set(self.busy.get() - 1);
+        }
         if outcome == Outcome::Succeeded {
             self.panics_in_a_row.set(0);
         }
-        self.windows.borrow_mut().current.record(meta, times, outcome);
+        let window = &mut self.windows.borrow_mut().current;
+        window.record(meta, times, outcome);
+        if outcome != Outcome::Cancelled {
+            window.record_seen_late(self.shard.seen_late_ns(start, end));
+            if let Some(delay_ns) = self.shard.ring.take_receive_delay_ns() {
+                window.record_receive_delay(delay_ns);
+            }
+        }
     }
 
     /// A connection of an instance has shaken hands.
@@ -469,31 +597,85 @@ impl ShardRun {
 
     fn standing(&self) -> Standing {
         let pacer = &self.permits.borrow().pacer;
-        let counts = pacer.counts();
+        let (counts, cycles, waits) = (pacer.counts(), self.cycles.get(), self.waits.get());
         Standing {
             running: Running {
                 planned: self.spec.open.then_some(counts.planned),
                 missed: counts.missed,
+                stalled: counts.stalled,
                 started: self.started.get(),
                 idle_ns: self.shard.idle_ns(),
+                cycles: cycles.count,
+                cycle_ns: cycles.sum_ns,
+                target_wait_ns: waits.target_ns,
+                instance_wait_ns: waits.instance_ns,
             },
             backlog: pacer.backlog() as u64,
             instances: self.instances.get(),
+            starting: self.starting.get(),
             in_flight: self.in_flight.get(),
         }
     }
 }
 
-/// When a run wants its next turn.
+/// Times from one permit of an instance to its asking for the next.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cycles {
+    count: u64,
+    sum_ns: u64,
+    /// Mean over the last some.
+    recent_ns: f64,
+}
+
+/// Weight of the newest cycle in the mean over the last some.
+const NEWEST_CYCLE: f64 = 1.0 / 64.0;
+
+impl Cycles {
+    #[inline]
+    fn plus(self, cycle_ns: u64) -> Self {
+        let new = cycle_ns as f64;
+        let recent_ns = match self.count {
+            0 => new,
+            _ => self.recent_ns + NEWEST_CYCLE * (new - self.recent_ns),
+        };
+        Self { count: self.count + 1, sum_ns: self.sum_ns.saturating_add(cycle_ns), recent_ns }
+    }
+
+    fn mean_ns(self) -> u64 {
+        self.recent_ns as u64
+    }
+}
+
+/// How long permits have waited for an instance, summed over them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waits {
+    target_ns: u64,
+    instance_ns: u64,
+    /// As of the last turn: when it was, how many waited then, and for what.
+    seen_ns: u64,
+    backlog: u64,
+    for_target: bool,
+}
+
+/// When a run wants its next turn, in nanoseconds of the clock; `u64::MAX` is never.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Next {
     pub(crate) at_ns: u64,
-    pub(crate) is_permit: bool,
+    /// When its next permit is due, at `at_ns` or after: that is worth being awake for, so it is told
+    /// apart from what comes before it.
+    pub(crate) permit_ns: u64,
 }
 
 impl Next {
-    const fn plain(at_ns: u64) -> Self {
-        Self { at_ns, is_permit: false }
+    pub(crate) const NEVER: Self = Self::plain(u64::MAX);
+
+    pub(crate) const fn plain(at_ns: u64) -> Self {
+        Self { at_ns, permit_ns: u64::MAX }
+    }
+
+    /// The sooner of each.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self { at_ns: self.at_ns.min(other.at_ns), permit_ns: self.permit_ns.min(other.permit_ns) }
     }
 }
 

@@ -82,6 +82,7 @@ pub(crate) struct Shard {
     /// Polls of guarded tasks, ever: a turn in which it stands still had nothing to run.
     polls: Cell<u64>,
     idle_ns: Cell<u64>,
+    look: Cell<Look>,
     /// Something made a task ready outside of the tasks' own polls.
     stirred: Cell<bool>,
     /// Tasks that go on with the next turn, in the order in which they were told to wait for it.
@@ -135,6 +136,8 @@ impl Shard {
 
     pub(crate) fn count_poll(&self) {
         self.polls.set(self.polls.get() + 1);
+        // What this task reads is its own, and what others have read is not.
+        self.ring.forget_receipt();
     }
 
     /// Says that a task has been made ready, so that the driver must not wait before it has run.
@@ -145,6 +148,12 @@ impl Shard {
     /// Time, ever, in which the shard had nothing to do.
     pub(crate) fn idle_ns(&self) -> u64 {
         self.idle_ns.get()
+    }
+
+    /// The most by which the end of a transaction, read now, can have come later than its answer.
+    #[inline]
+    pub(crate) fn seen_late_ns(&self, start_ns: u64, end_ns: u64) -> u64 {
+        self.look.get().late_ns(start_ns, end_ns)
     }
 
     pub(crate) fn add_service(&self) {
@@ -204,6 +213,7 @@ pub(crate) async fn main(
         slice_end: Cell::new(0),
         polls: Cell::new(0),
         idle_ns: Cell::new(0),
+        look: Cell::default(),
         stirred: Cell::new(false),
         yielded: RefCell::default(),
         runs: RefCell::new(Vec::new()),
@@ -234,14 +244,15 @@ async fn drive(shard: &Rc<Shard>, commands: &Receiver<Command>) {
     let mut runs = Vec::new();
     let mut last_active = shard.now();
     let mut was_active = true;
+    // In the kernel, in the turn before.
+    let mut waited = 0;
     loop {
         let now = shard.now();
         if was_active {
             last_active = now;
-        } else {
-            let since = now.saturating_sub(shard.now.get());
-            shard.idle_ns.set(shard.idle_ns.get() + since);
         }
+        let idle = idle_ns(now.saturating_sub(shard.now.get()), waited, was_active);
+        shard.idle_ns.set(shard.idle_ns.get() + idle);
         shard.now.set(now);
         while let Ok(command) = commands.try_recv() {
             execute(shard, command);
@@ -250,14 +261,11 @@ async fn drive(shard: &Rc<Shard>, commands: &Receiver<Command>) {
         // it wakes may look at it.
         runs.clone_from(&*shard.runs.borrow());
         let polls_before = shard.polls.get();
-        let mut next = Next { at_ns: u64::MAX, is_permit: false };
+        let mut next = Next::NEVER;
         let mut in_flight = false;
         let mut done = false;
         for run in &runs {
-            let wanted = run.turn(now);
-            if wanted.at_ns < next.at_ns {
-                next = wanted;
-            }
+            next = next.or(run.turn(now));
             in_flight |= run.has_in_flight();
             done |= run.is_done();
         }
@@ -275,10 +283,7 @@ async fn drive(shard: &Rc<Shard>, commands: &Receiver<Command>) {
         if runs.is_empty() && !was_active {
             shard.ring.idle();
         }
-        let timer = shard.timers.fire(now, || shard.stir());
-        if timer < next.at_ns {
-            next = Next { at_ns: timer, is_permit: false };
-        }
+        next = next.or(Next::plain(shard.timers.fire(now, || shard.stir())));
         let idle_for = now.saturating_sub(last_active);
         let busy_with = Load {
             runs: !runs.is_empty(),
@@ -290,20 +295,55 @@ async fn drive(shard: &Rc<Shard>, commands: &Receiver<Command>) {
         let wait = wait(now, next, ready, idle_for, &busy_with);
         #[cfg(feature = "tokio")]
         let wait = shard.inbox.before(wait);
+        let entered = if wait == Wait::No { None } else { Some(shard.now()) };
         let turn = match shard.ring.turn(wait) {
             Ok(turn) => turn,
             // Nothing can go on without its ring. The thread's end tells the aggregator.
             Err(error) => panic!("balter-uring: the ring of a shard failed: {error}"),
         };
+        let left = shard.now();
+        waited = entered.map_or(0, |entered| left.saturating_sub(entered));
+        shard.look.set(shard.look.get().next(left, waited));
         #[cfg(feature = "tokio")]
         shard.inbox.deliver(now);
-        shard.slice_end.set(shard.now() + SLICE_NS);
+        shard.slice_end.set(left + SLICE_NS);
         executor::yield_now().await;
         was_active = turn.completed + turn.submitted > 0 || shard.polls.get() != polls_before;
     }
 }
 
+/// How much of a turn of `length` nanoseconds the shard had nothing to do in. It waits in the kernel
+/// only when nothing is left to do and to submit, so that wait is idle even if a completion ends it.
+fn idle_ns(length: u64, waited: u64, was_active: bool) -> u64 {
+    if was_active { waited.min(length) } else { length }
+}
+
+/// When the shard last asked the kernel for completions. Only there are they produced
+/// (`DEFER_TASKRUN`), so an answer that came in between was not seen before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Look {
+    /// What was seen by the last look came no earlier than this long before its end, with the wait
+    /// in the kernel left out: had it been there when the wait began, there would have been none.
+    since_ns: u64,
+    /// The end of the last look.
+    at_ns: u64,
+}
+
+impl Look {
+    /// Another look has ended at `left_ns`, of which so much was a wait in the kernel.
+    fn next(self, left_ns: u64, waited_ns: u64) -> Self {
+        Self { since_ns: self.at_ns.saturating_add(waited_ns).min(left_ns), at_ns: left_ns }
+    }
+
+    #[inline]
+    fn late_ns(self, start_ns: u64, end_ns: u64) -> u64 {
+        // One that has started since cannot have been answered through the kernel.
+        if start_ns >= self.at_ns { 0 } else { end_ns.saturating_sub(self.since_ns.max(start_ns)) }
+    }
+}
+
 /// What a shard waits for.
+#[derive(Clone, Copy, Debug, Default)]
 struct Load {
     runs: bool,
     /// Answers may come that are worth being awake for.
@@ -311,12 +351,14 @@ struct Load {
     services: u32,
 }
 
+/// How long the shard may wait in the kernel. Whatever else is due before a permit, the shard is
+/// awake for the permit.
 fn wait(now: u64, next: Next, ready: bool, idle_for: u64, load: &Load) -> Wait {
     if ready || next.at_ns <= now {
         return Wait::No;
     }
-    let until_next = next.at_ns - now;
-    if next.is_permit && until_next <= SPIN_BEFORE_PERMIT_NS {
+    let until_permit = next.permit_ns.saturating_sub(now);
+    if until_permit <= SPIN_BEFORE_PERMIT_NS {
         return Wait::No;
     }
     if load.answers && idle_for < SPIN_FOR_ANSWER_NS {
@@ -324,8 +366,7 @@ fn wait(now: u64, next: Next, ready: bool, idle_for: u64, load: &Load) -> Wait {
     }
     let longest =
         if load.runs || load.services > 0 { LONGEST_WAIT_NS } else { LONGEST_IDLE_WAIT_NS };
-    let early = if next.is_permit { WAKE_EARLY_NS } else { 0 };
-    Wait::AtMost((until_next - early).min(longest))
+    Wait::AtMost((next.at_ns - now).min(until_permit - WAKE_EARLY_NS).min(longest))
 }
 
 fn execute(shard: &Rc<Shard>, command: Command) {
@@ -335,5 +376,95 @@ fn execute(shard: &Rc<Shard>, command: Command) {
             shard.runs.borrow_mut().push(run);
         }
         Command::Execute(work) => work(shard),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: Load = Load { runs: true, answers: false, services: 0 };
+    const NOW: u64 = 1_000_000_000;
+
+    /// Times from now, in microseconds.
+    fn next(at: u64, permit: Option<u64>) -> Next {
+        let permit_ns = permit.map_or(u64::MAX, |permit| NOW + permit * 1_000);
+        Next { at_ns: (NOW + at * 1_000).min(permit_ns), permit_ns }
+    }
+
+    #[test]
+    fn a_permit_is_spun_for_whatever_comes_before_it() {
+        // Another thing that is due, the permit, and how long to wait in the kernel; µs.
+        let cases = [
+            (5_000, None, Some(1_000)),
+            (400, None, Some(400)),
+            (30, None, Some(30)),
+            (5_000, Some(5_000), Some(1_000)),
+            (5_000, Some(500), Some(440)),
+            (5_000, Some(101), Some(41)),
+            (5_000, Some(100), None),
+            (5_000, Some(0), None),
+            // The end of a window or a timer just before the permit: to wait until then would be to
+            // wake up after the permit.
+            (480, Some(500), Some(440)),
+            (440, Some(500), Some(440)),
+            (300, Some(500), Some(300)),
+            (30, Some(80), None),
+            (90, Some(100), None),
+            (10, Some(101), Some(10)),
+            (50, Some(101), Some(41)),
+            (0, Some(500), None),
+        ];
+        for (at, permit, expected) in cases {
+            let expected = expected.map_or(Wait::No, |micros: u64| Wait::AtMost(micros * 1_000));
+            assert_eq!(wait(NOW, next(at, permit), false, 0, &RUN), expected, "{at} {permit:?}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_of_several_runs_is_kept_apart_for_permits() {
+        let (permit, timer) = (next(9_000, Some(150)), next(130, None));
+        for both in [permit.or(timer), timer.or(permit)] {
+            assert_eq!((both.at_ns, both.permit_ns), (NOW + 130_000, NOW + 150_000));
+        }
+        assert_eq!(Next::NEVER.or(Next::NEVER).at_ns, u64::MAX);
+    }
+
+    #[test]
+    fn a_shard_waits_only_when_nothing_else_is_to_be_done() {
+        let far = next(50_000, None);
+        assert_eq!(wait(NOW, far, true, u64::MAX, &RUN), Wait::No);
+        let answers = Load { answers: true, ..RUN };
+        assert_eq!(wait(NOW, far, false, SPIN_FOR_ANSWER_NS - 1, &answers), Wait::No);
+        let waits = wait(NOW, far, false, SPIN_FOR_ANSWER_NS, &answers);
+        assert_eq!(waits, Wait::AtMost(LONGEST_WAIT_NS));
+        let idle = Load::default();
+        assert_eq!(wait(NOW, Next::NEVER, false, 0, &idle), Wait::AtMost(LONGEST_IDLE_WAIT_NS));
+    }
+
+    #[test]
+    fn a_wait_that_a_completion_ends_is_idle() {
+        // Of 800 µs all but 20 were spent in the kernel: it did not work 100 % of the time.
+        assert_eq!(idle_ns(800_000, 780_000, true), 780_000);
+        assert_eq!(idle_ns(800_000, 780_000, false), 800_000);
+        assert_eq!(idle_ns(5_000, 0, true), 0);
+        assert_eq!(idle_ns(5_000, 6_000, true), 5_000);
+    }
+
+    #[test]
+    fn an_answer_is_seen_late_by_no_more_than_the_time_since_the_look_before() {
+        // Two looks, at 1 000 and 1 700, neither of which waited.
+        let look = Look::default().next(1_000, 0).next(1_700, 0);
+        assert_eq!(look.late_ns(400, 1_750), 750);
+        // It started between them: its answer is no older than itself.
+        assert_eq!(look.late_ns(1_200, 1_750), 550);
+        // It started after both: nothing of it went through the kernel.
+        assert_eq!(look.late_ns(1_700, 1_750), 0);
+        // The second waited for 600 of the 700: what it saw came while it waited, or at the most
+        // in the 100 before.
+        let look = Look::default().next(1_000, 0).next(1_700, 600);
+        assert_eq!(look.late_ns(400, 1_750), 150);
+        // A clock that stands still is no underflow.
+        assert_eq!(look.next(1_700, 10).late_ns(400, 1_700), 0);
     }
 }

@@ -12,10 +12,14 @@ use super::search::Ended;
 use super::window::{ShardWindow, TransactionWindow};
 use crate::failure::{FailureClass, generator_faults};
 use crate::statistics::{
-    Counts, Latencies, RunStatistics, ShardStatistics, Steady, TransactionStatistics, by_class,
-    shown_names,
+    Counts, Latencies, RunStatistics, ShardStatistics, Steady, TransactionStatistics, Waits,
+    by_class, shown_names,
 };
 use crate::traffic::Traffic;
+
+/// In a closed loop a shard that is busy for this share of its time is taken to be what the
+/// transactions wait for.
+const QUEUES_FROM: f64 = 0.97;
 
 /// A summary with more notes than this would not be read.
 const MOST_NOTES: usize = 32;
@@ -51,6 +55,14 @@ pub(crate) struct Totals {
     notes: Vec<String>,
     most_instances: u32,
     punctual: Latencies,
+    lateness: Latencies,
+    stalled: u64,
+    cycles: u64,
+    cycle_ns: u64,
+    target_wait_ns: u64,
+    instance_wait_ns: u64,
+    seen_late: Latencies,
+    receive_delay: Latencies,
     handshakes: Latencies,
     resumed_handshakes: u64,
     traffic: Traffic,
@@ -67,6 +79,14 @@ impl Totals {
             notes: Vec::new(),
             most_instances: 0,
             punctual: Latencies::default(),
+            lateness: Latencies::default(),
+            stalled: 0,
+            cycles: 0,
+            cycle_ns: 0,
+            target_wait_ns: 0,
+            instance_wait_ns: 0,
+            seen_late: Latencies::default(),
+            receive_delay: Latencies::default(),
             handshakes: Latencies::default(),
             resumed_handshakes: 0,
             traffic: Traffic::default(),
@@ -90,6 +110,24 @@ impl Totals {
         self.panics += window.panics;
         if let Some(punctual) = &window.punctual {
             punctual.add_to(self.punctual.histogram_mut());
+        }
+        if let Some(lateness) = &window.lateness {
+            lateness.add_to(self.lateness.histogram_mut());
+        }
+        self.stalled += window.stalled;
+        self.cycles += window.cycles;
+        for (sum, time_ns) in [
+            (&mut self.cycle_ns, window.cycle_ns),
+            (&mut self.target_wait_ns, window.target_wait_ns),
+            (&mut self.instance_wait_ns, window.instance_wait_ns),
+        ] {
+            *sum = sum.saturating_add(time_ns);
+        }
+        if let Some(seen_late) = &window.seen_late {
+            seen_late.add_to(self.seen_late.histogram_mut());
+        }
+        if let Some(receive_delay) = &window.receive_delay {
+            receive_delay.add_to(self.receive_delay.histogram_mut());
         }
         if let Some(handshakes) = &window.handshakes {
             handshakes.add_to(self.handshakes.histogram_mut());
@@ -120,6 +158,36 @@ impl Totals {
         if self.notes.len() < MOST_NOTES && !self.notes.contains(&note) {
             self.notes.push(note);
         }
+    }
+
+    /// In a closed loop a shard without idle time has a queue of answers that it has not read yet, and
+    /// their transactions last as long as that takes.
+    fn note_queues(&mut self, are_nodes: bool) {
+        // With one instance on each there is nobody to queue behind.
+        if self.most_instances as usize <= self.parts.len() {
+            return;
+        }
+        let queue = |part: &&Part| part.busy() >= QUEUES_FROM;
+        let count = self.parts.iter().filter(queue).count();
+        let Some(worst) = self
+            .parts
+            .iter()
+            .filter(queue)
+            .max_by(|one, other| one.busy().total_cmp(&other.busy()))
+        else {
+            return;
+        };
+        let busy = worst.busy() * 100.0;
+        let who = match (are_nodes, count) {
+            (false, 1) => format!("the shard on core {} was {busy:.0} % busy", worst.core),
+            (false, _) => format!("{count} shards were up to {busy:.0} % busy"),
+            (true, 1) => format!("a shard of one node was {busy:.0} % busy"),
+            (true, _) => format!("shards of {count} nodes were up to {busy:.0} % busy"),
+        };
+        self.note(format!(
+            "{who} in a closed loop: latencies include the wait in the generator's own queue; use \
+             fewer instances, more cores, or an open loop"
+        ));
     }
 
     pub(crate) fn note_instances(&mut self, instances: u32) {
@@ -167,7 +235,10 @@ impl Totals {
         &self.failures
     }
 
-    pub(crate) fn statistics(self, summary: Summary) -> RunStatistics {
+    pub(crate) fn statistics(mut self, summary: Summary) -> RunStatistics {
+        if !summary.open {
+            self.note_queues(summary.are_nodes);
+        }
         let counts = self.counts();
         let (mut response, mut service, mut lag) =
             (Latencies::default(), Latencies::default(), Latencies::default());
@@ -198,7 +269,8 @@ impl Totals {
             judged => (counts.failed - spoilt) as f64 / judged as f64,
         };
         let busy = self.parts.iter().map(Part::busy).fold(0.0, f64::max);
-        let (lag_p99, response_p99) = (lag.quantile(0.99), response.quantile(0.99));
+        let response_p99 = response.quantile(0.99);
+        let cycle_ns = self.cycle_ns.checked_div(self.cycles).unwrap_or(0);
         let lost = self.parts.iter().filter(|part| part.lost).count() as u32;
         let evidence = Evidence {
             goal_tps: summary.asked_tps,
@@ -213,7 +285,11 @@ impl Totals {
             memory: self.failures[FailureClass::Memory.index()],
             panics: self.panics,
             busy,
-            lag_p99_ns: lag_p99.as_nanos() as u64,
+            stalled: self.stalled,
+            late_p99_ns: self.lateness.quantile(0.99).as_nanos() as u64,
+            target_wait_ns: self.target_wait_ns,
+            instance_wait_ns: self.instance_wait_ns,
+            cycle_ns,
             response_p99_ns: response_p99.as_nanos() as u64,
             saturation: summary.saturation,
             instances: self.most_instances,
@@ -247,8 +323,16 @@ impl Totals {
             true => response_p99.saturating_sub(self.punctual.quantile(0.99)),
             false => Duration::ZERO,
         };
+        if self.stalled > 0 {
+            self.notes.push(format!(
+                "the generator stood still or was kept from its processors: {} of {} transactions \
+                 due were missed by it",
+                self.stalled, counts.planned
+            ));
+        }
         let distorted = evidence.is_spoilt()
             || matches!(verdict, Verdict::Generator { .. })
+            || self.stalled > counts.planned / 100
             || distorted(added.as_nanos() as u64, evidence.response_p99_ns);
         let elapsed = Duration::from_nanos(summary.elapsed_ns);
         let actual_tps = match summary.elapsed_ns {
@@ -274,6 +358,14 @@ impl Totals {
             distorted,
             bound_transaction,
             punctual: self.punctual,
+            lateness: self.lateness,
+            waits: Waits {
+                for_target: Duration::from_nanos(self.target_wait_ns),
+                for_instances: Duration::from_nanos(self.instance_wait_ns),
+            },
+            cycle: Duration::from_nanos(cycle_ns),
+            seen_late: self.seen_late,
+            receive_delay: self.receive_delay,
             handshakes: self.handshakes,
             resumed_handshakes: self.resumed_handshakes,
             response,
@@ -378,8 +470,12 @@ pub(crate) fn for_controllers(window: &ShardWindow) -> Window {
         failed: window.failed(),
         cancelled: window.cancelled(),
         missed: window.missed,
+        stalled: window.stalled,
+        target_wait_ns: window.target_wait_ns,
+        instance_wait_ns: window.instance_wait_ns,
         backlog: window.backlog,
         instances: window.instances,
+        starting: window.starting,
         in_flight: window.in_flight,
         service_sum_ns: window.service_sum_ns,
         busy: match length_ns {

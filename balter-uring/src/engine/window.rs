@@ -24,9 +24,9 @@ pub(crate) struct Times {
     pub(crate) intended: u64,
     pub(crate) start: u64,
     pub(crate) end: u64,
-    /// An instance was waiting when it was due, so that its lag is the shard's own doing. Otherwise
-    /// the lag was spent waiting for an instance, which is the target's.
-    pub(crate) awaited: bool,
+    /// The part of its lag that is the shard's own doing: until it was released, and from when it
+    /// was handed to a waiting instance until that began. The rest it waited for an instance.
+    pub(crate) late: u64,
 }
 
 /// Completed transactions of one function in one window.
@@ -110,10 +110,23 @@ pub(crate) struct ShardWindow {
     pub(crate) end_ns: u64,
     pub(crate) planned: u64,
     pub(crate) missed: u64,
+    /// Those of the missed ones that the shard itself was too late for.
+    pub(crate) stalled: u64,
     pub(crate) started: u64,
+    /// In the last window: transactions that user code has kept or leaked. They count as cancelled.
+    pub(crate) abandoned: u64,
     pub(crate) backlog: u64,
     pub(crate) instances: u32,
+    /// Those that have not come to their first transaction.
+    pub(crate) starting: u32,
     pub(crate) in_flight: u32,
+    /// Times from one permit of an instance to its asking for the next, and their sum.
+    pub(crate) cycles: u64,
+    pub(crate) cycle_ns: u64,
+    /// Times that permits waited, summed over them: because instances were in transactions, and
+    /// because there was none for them.
+    pub(crate) target_wait_ns: u64,
+    pub(crate) instance_wait_ns: u64,
     /// Time in which the shard had nothing to do.
     pub(crate) idle_ns: u64,
     pub(crate) service_sum_ns: u64,
@@ -125,9 +138,17 @@ pub(crate) struct ShardWindow {
     pub(crate) panics: u64,
     /// The message of the first of them.
     pub(crate) panic: Option<String>,
-    /// Response times as they would be if the shard had never been late for an instance that was
-    /// waiting. `None` in a closed loop.
+    /// Response times as they would be if the shard had never been late itself. `None` in a closed
+    /// loop.
     pub(crate) punctual: Option<Recorder>,
+    /// How late the shard itself was. `None` in a closed loop.
+    pub(crate) lateness: Option<Recorder>,
+    /// For each transaction that ended by itself, the most by which its end can have been read
+    /// later than its answer came. `None` where nothing is recorded.
+    pub(crate) seen_late: Option<Recorder>,
+    /// For a sample of them, how much later it was read by the kernel's own time stamps; `None`
+    /// until there is one.
+    pub(crate) receive_delay: Option<Recorder>,
     /// Times of TLS handshakes; `None` until there is one.
     pub(crate) handshakes: Option<Recorder>,
     /// Those of them that went on with an earlier session.
@@ -141,7 +162,12 @@ pub(crate) struct ShardWindow {
 impl ShardWindow {
     /// An empty window of an open or a closed loop.
     pub(crate) fn new(open_loop: bool) -> Self {
-        Self { punctual: open_loop.then(Recorder::new), ..Self::default() }
+        Self {
+            punctual: open_loop.then(Recorder::new),
+            lateness: open_loop.then(Recorder::new),
+            seen_late: Some(Recorder::new()),
+            ..Self::default()
+        }
     }
 
     /// Empties it for the next use, without giving up memory.
@@ -150,15 +176,29 @@ impl ShardWindow {
         for window in transactions.iter_mut().flatten() {
             window.reset();
         }
-        let mut punctual = self.punctual.take();
-        if let Some(punctual) = &mut punctual {
-            punctual.reset();
-        }
-        let mut handshakes = self.handshakes.take();
-        if let Some(handshakes) = &mut handshakes {
-            handshakes.reset();
-        }
-        *self = Self { transactions, punctual, handshakes, ..Self::default() };
+        let [punctual, lateness, seen_late, receive_delay, handshakes] = [
+            &mut self.punctual,
+            &mut self.lateness,
+            &mut self.seen_late,
+            &mut self.receive_delay,
+            &mut self.handshakes,
+        ]
+        .map(|recorder| {
+            let mut recorder = recorder.take();
+            if let Some(recorder) = &mut recorder {
+                recorder.reset();
+            }
+            recorder
+        });
+        *self = Self {
+            transactions,
+            punctual,
+            lateness,
+            seen_late,
+            receive_delay,
+            handshakes,
+            ..Self::default()
+        };
     }
 
     /// Adds the same stretch of time as another shard saw it. Its idle time is that of the busiest.
@@ -170,6 +210,7 @@ impl ShardWindow {
         self.end_ns = self.end_ns.max(other.end_ns);
         self.backlog += other.backlog;
         self.instances += other.instances;
+        self.starting += other.starting;
         self.in_flight += other.in_flight;
         self.add(other);
     }
@@ -182,8 +223,8 @@ impl ShardWindow {
         }
         self.end_ns = self.end_ns.max(next.end_ns);
         self.idle_ns += next.idle_ns;
-        (self.backlog, self.instances, self.in_flight) =
-            (next.backlog, next.instances, next.in_flight);
+        (self.backlog, self.instances, self.starting, self.in_flight) =
+            (next.backlog, next.instances, next.starting, next.in_flight);
         self.add(next);
     }
 
@@ -192,7 +233,13 @@ impl ShardWindow {
     fn add(&mut self, other: &Self) {
         self.planned += other.planned;
         self.missed += other.missed;
+        self.stalled += other.stalled;
         self.started += other.started;
+        self.abandoned += other.abandoned;
+        self.cycles += other.cycles;
+        self.cycle_ns = self.cycle_ns.saturating_add(other.cycle_ns);
+        self.target_wait_ns = self.target_wait_ns.saturating_add(other.target_wait_ns);
+        self.instance_wait_ns = self.instance_wait_ns.saturating_add(other.instance_wait_ns);
         self.service_sum_ns = self.service_sum_ns.saturating_add(other.service_sum_ns);
         for (sum, count) in self.failures.iter_mut().zip(other.failures) {
             *sum += count;
@@ -205,6 +252,9 @@ impl ShardWindow {
         self.traffic.add(other.traffic);
         self.last |= other.last;
         add_recorder(&mut self.punctual, other.punctual.as_ref());
+        add_recorder(&mut self.lateness, other.lateness.as_ref());
+        add_recorder(&mut self.seen_late, other.seen_late.as_ref());
+        add_recorder(&mut self.receive_delay, other.receive_delay.as_ref());
         add_recorder(&mut self.handshakes, other.handshakes.as_ref());
         if self.transactions.len() < other.transactions.len() {
             self.transactions.resize_with(other.transactions.len(), || None);
@@ -241,7 +291,7 @@ impl ShardWindow {
     }
 
     pub(crate) fn cancelled(&self) -> u64 {
-        self.transactions().map(|window| window.cancelled).sum()
+        self.abandoned + self.transactions().map(|window| window.cancelled).sum::<u64>()
     }
 
     pub(crate) fn transactions(&self) -> impl Iterator<Item = &TransactionWindow> {
@@ -274,17 +324,34 @@ impl ShardWindow {
                 return;
             }
         }
-        let Times { intended, start, end, awaited } = times;
+        let Times { intended, start, end, late } = times;
         let service_ns = end.saturating_sub(start);
         let service = Bucket::of(service_ns);
         self.service_sum_ns += service_ns;
         window.service.record(service);
-        if let (Some(open), Some(punctual)) = (&mut window.open, &mut self.punctual) {
-            let response = Bucket::of(end.saturating_sub(intended));
-            open.response.record(response);
+        if let (Some(open), Some(punctual), Some(lateness)) =
+            (&mut window.open, &mut self.punctual, &mut self.lateness)
+        {
+            let response_ns = end.saturating_sub(intended);
+            open.response.record(Bucket::of(response_ns));
             open.lag.record(Bucket::of(start.saturating_sub(intended)));
-            punctual.record(if awaited { service } else { response });
+            punctual.record(Bucket::of(response_ns.saturating_sub(late)));
+            lateness.record(Bucket::of(late));
         }
+    }
+
+    /// How much later than its answer the end of a transaction can have been read.
+    #[inline]
+    pub(crate) fn record_seen_late(&mut self, time_ns: u64) {
+        if let Some(seen_late) = &mut self.seen_late {
+            seen_late.record(Bucket::of(time_ns));
+        }
+    }
+
+    /// How much later than it came an answer was read, by the kernel's time stamp.
+    #[cold]
+    pub(crate) fn record_receive_delay(&mut self, time_ns: u64) {
+        self.receive_delay.get_or_insert_with(Recorder::new).record(Bucket::of(time_ns));
     }
 
     pub(crate) fn record_handshake(&mut self, handshake: Handshake) {
@@ -330,12 +397,13 @@ mod tests {
 
     #[test]
     fn a_window_tells_the_times_apart() {
-        let times = Times { intended: 1_000, start: 5_000, end: 25_000, awaited: true };
-        // Late for an instance that waited: the shard's doing. Otherwise the target's.
-        for (awaited, punctual) in [(true, 200), (false, 240)] {
+        let times = Times { intended: 1_000, start: 5_000, end: 25_000, late: 0 };
+        // What the shard was late by is its own doing; the rest is not.
+        for (late, punctual) in [(4_000, 200), (1_500, 225), (0, 240)] {
             let mut window = ShardWindow::new(true);
-            window.record(&META, Times { awaited, ..times }, Outcome::Succeeded);
+            window.record(&META, Times { late, ..times }, Outcome::Succeeded);
             assert_eq!(recorded(window.punctual.as_ref().expect("open")).max() / 100, punctual);
+            assert_eq!(recorded(window.lateness.as_ref().expect("open")).max() / 100, late / 100);
             let transaction = window.transactions().next().expect("one name");
             let open = transaction.open.as_ref().expect("an open loop");
             assert_eq!(recorded(&transaction.service).max() / 100, 200);
@@ -347,7 +415,7 @@ mod tests {
     #[test]
     fn a_value_beyond_the_range_is_counted_all_the_same() {
         let mut window = ShardWindow::new(false);
-        let times = Times { intended: 0, start: 0, end: u64::MAX, awaited: false };
+        let times = Times { intended: 0, start: 0, end: u64::MAX, late: 0 };
         window.record(&META, times, Outcome::Failed(FailureClass::Timeout));
         let transaction = window.transactions().next().expect("one name");
         assert_eq!(recorded(&transaction.service).len(), 1);
@@ -358,7 +426,7 @@ mod tests {
     #[test]
     fn a_cancelled_transaction_has_no_latency() {
         let mut window = ShardWindow::new(false);
-        let times = Times { intended: 0, start: 0, end: 9, awaited: false };
+        let times = Times { intended: 0, start: 0, end: 9, late: 0 };
         window.record(&META, times, Outcome::Cancelled);
         assert_eq!(window.cancelled(), 1);
         let transaction = window.transactions().next().expect("one name");
@@ -382,7 +450,7 @@ mod tests {
     #[test]
     fn an_emptied_window_keeps_its_recorders() {
         let mut window = ShardWindow::new(true);
-        let times = Times { intended: 0, start: 0, end: 9, awaited: false };
+        let times = Times { intended: 0, start: 0, end: 9, late: 0 };
         window.record(&META, times, Outcome::Succeeded);
         window.record(&META, times, Outcome::Failed(FailureClass::Reset));
         window.traffic.add(Traffic { sent: 1, received: 2, connections: 3 });

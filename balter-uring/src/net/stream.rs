@@ -34,7 +34,8 @@ impl TcpStream {
     /// What the system answers; [`TimedOut`](io::ErrorKind::TimedOut) at the transaction's
     /// deadline; [`Unsupported`](io::ErrorKind::Unsupported) outside of a scenario.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
-        let opened = current_ring().and_then(|ring| ring.adopt(stream_socket(address)?.into()));
+        let opened =
+            current_ring().and_then(|ring| ring.adopt_client(stream_socket(address)?.into()));
         // Through `watched`, so that a lack of descriptors is noted.
         let Poll::Ready(opened) = watched(Poll::Ready(opened)) else { unreachable!("it is ready") };
         let socket = opened?;

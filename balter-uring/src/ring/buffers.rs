@@ -81,6 +81,20 @@ impl BufferPool {
         self.memory.as_ptr()
     }
 
+    /// The first `len` bytes of a buffer.
+    ///
+    /// # Safety
+    /// The kernel has filled as many bytes of this buffer, and it has not been given back since.
+    pub(super) unsafe fn filled(&self, id: u16, len: usize) -> &[u8] {
+        debug_assert!(id < self.lent && len <= BUFFER_SIZE);
+        // SAFETY: `memory` has a buffer for each number that was lent out. The bytes were written, by
+        // the caller's promise, and nothing writes to them before they are given back, which takes
+        // a `&mut self`.
+        unsafe {
+            std::slice::from_raw_parts(self.memory.as_ptr().add(id as usize * BUFFER_SIZE), len)
+        }
+    }
+
     /// Twice as many buffers in circulation; `false` when there is no more room.
     pub(super) fn grow(&mut self) -> bool {
         if self.lent == CAPACITY {

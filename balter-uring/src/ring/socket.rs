@@ -44,7 +44,11 @@ impl SendBuf {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Filled {
     pub(super) buffer: u16,
+    /// Where the bytes begin in the buffer.
+    pub(super) start: u32,
     pub(super) len: u32,
+    /// When the kernel received them, in nanoseconds since the epoch; 0 where it was not asked.
+    pub(super) received_ns: u64,
 }
 
 /// Where the multishot receive of a socket stands.
@@ -69,6 +73,8 @@ pub(super) struct Slot {
     /// and what they point to is kept until then.
     pub(super) outstanding: u32,
     pub(super) in_use: bool,
+    /// What it receives is stamped with the time.
+    pub(super) stamped: bool,
     /// The handle is gone; the slot waits for `outstanding` to fall.
     pub(super) closing: bool,
     pub(super) recv: Recv,
@@ -94,6 +100,7 @@ impl Slot {
             generation: 0,
             outstanding: 0,
             in_use: false,
+            stamped: false,
             closing: false,
             recv: Recv::Idle,
             inbox: VecDeque::new(),
@@ -193,12 +200,15 @@ impl Socket {
     /// The next bytes received, or `None` after the peer's last.
     pub(crate) fn poll_recv(&self, cx: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         self.ring.poll_recv(self.slot, |place| remember(place, cx)).map(|result| match result {
-            Ok(Some(filled)) => Ok(Some(Chunk {
-                ring: Rc::clone(&self.ring),
-                buffer: filled.buffer,
-                start: 0,
-                end: filled.len,
-            })),
+            Ok(Some(filled)) => {
+                self.ring.receipt_ns.set(filled.received_ns);
+                Ok(Some(Chunk {
+                    ring: Rc::clone(&self.ring),
+                    buffer: filled.buffer,
+                    start: filled.start,
+                    end: filled.start + filled.len,
+                }))
+            }
             Ok(None) => Ok(None),
             Err(errno) => Err(io::Error::from_raw_os_error(errno)),
         })

@@ -109,12 +109,26 @@ fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
+thread_local! {
+    /// Of so many sockets of this test one is stamped, the first among them; 0 for none.
+    static STAMPED_EVERY: Cell<u32> = const { Cell::new(0) };
+    static SOCKETS: Cell<u32> = const { Cell::new(0) };
+}
+
 /// A socket of the ring that is not connected, and the address that its peer will see.
 fn socket(ring: &Rc<Ring>) -> io::Result<(Socket, SocketAddr)> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     let address = socket.local_addr()?.as_socket().expect("an IPv4 address");
-    Ok((ring.adopt(socket.into())?, address))
+    let (every, count) = (STAMPED_EVERY.get(), SOCKETS.get());
+    SOCKETS.set(count + 1);
+    if every == 0 || !count.is_multiple_of(every) {
+        return Ok((ring.adopt(socket.into())?, address));
+    }
+    let before = ring.stamped.replace(0);
+    let adopted = ring.adopt_client(socket.into());
+    ring.stamped.set(before + ring.stamped.get());
+    Ok((adopted?, address))
 }
 
 /// A connected pair: the ring's end, and the standard library's, which never blocks.
@@ -790,4 +804,125 @@ fn a_chunk_outlives_its_socket_and_its_handle_to_the_ring() {
     drop(ring);
     chunk.advance(1);
     assert!(chunk.iter().all(|&byte| byte == 7));
+}
+
+// ---- Time stamps ---------------------------------------------------------------------------------
+
+#[test]
+fn whatever_holds_for_sockets_holds_for_stamped_ones() {
+    STAMPED_EVERY.set(1);
+    unread_data_is_bounded_and_not_lost();
+    buffers_of_closed_sockets_are_used_again();
+    closing_the_hoarders_feeds_the_starving();
+    a_reset_that_a_send_was_told_of_is_a_reset_to_the_receive();
+    a_socket_may_be_closed_in_the_middle_of_anything();
+    a_connect_without_an_answer_can_be_closed();
+    a_slots_next_socket_meets_nothing_of_the_last();
+    a_chunk_outlives_its_socket_and_its_handle_to_the_ring();
+}
+
+/// Slots change between stamped sockets and others.
+#[test]
+fn any_order_of_operations_keeps_every_byte_of_stamped_sockets_and_others() {
+    STAMPED_EVERY.set(2);
+    any_order_of_operations_keeps_every_byte_and_no_slot();
+}
+
+#[test]
+fn every_size_arrives_whole_over_a_stamped_connection() {
+    STAMPED_EVERY.set(1);
+    let ring = Ring::new(8).expect("io_uring is there");
+    let pattern = Pattern::new();
+    let (socket, mut peer) = pair(&ring, &listener().0);
+    assert!(ring.with_slot(socket.slot, |slot| slot.stamped), "the kernel stamps what it receives");
+    let around = |size: usize| size - 2..size + 3;
+    let sizes = (1..100).chain(around(BUFFER_SIZE - 80)).chain(around(BUFFER_SIZE));
+    let mut sent = 0;
+    for size in sizes.chain([60_000, 200_000]) {
+        let (mut written, mut received) = (0, 0);
+        while received < size {
+            written += write_some(&pattern, &mut peer, 9, sent + written, size - written);
+            let chunk = pump(&ring, |cx| socket.poll_recv(cx)).expect("it is open").expect("data");
+            assert!(*chunk == *pattern.at(9, sent + received, chunk.len()), "of {size}");
+            received += chunk.len();
+        }
+        assert_eq!(received, size);
+        sent += size;
+    }
+    drop(peer);
+    assert!(pump(&ring, |cx| socket.poll_recv(cx)).expect("an end").is_none());
+    assert!(socket.has_news());
+    drop(socket);
+    assert_all_closed(&ring);
+}
+
+#[test]
+fn a_stamp_tells_how_long_bytes_lay_unread() {
+    const LAIN: Duration = Duration::from_millis(30);
+    STAMPED_EVERY.set(2);
+    let ring = Ring::new(8).expect("io_uring is there");
+    let listener = listener().0;
+    let (stamped, mut peer) = pair(&ring, &listener);
+    let (plain, mut plains_peer) = pair(&ring, &listener);
+    let read = |socket: &Socket| {
+        let chunk = pump(&ring, |cx| socket.poll_recv(cx)).expect("it is open").expect("data");
+        assert_eq!(*chunk, *b"an answer");
+    };
+    let begun = Instant::now();
+    let delay = loop {
+        let written = Instant::now();
+        peer.write_all(b"an answer").expect("it fits");
+        thread::sleep(LAIN);
+        read(&stamped);
+        // The kernel begins to stamp a moment after it was asked to.
+        if let Some(delay) = ring.take_receive_delay_ns() {
+            let delay = Duration::from_nanos(delay);
+            // A clock that is set forward meanwhile may be off, by little as a rule.
+            assert!(delay <= written.elapsed() + LAIN / 3, "{delay:?}");
+            break delay;
+        }
+        assert!(begun.elapsed() < HUNG, "nothing was stamped");
+    };
+    assert!(delay >= LAIN * 2 / 3, "{delay:?}");
+    assert_eq!(ring.take_receive_delay_ns(), None, "it is told once");
+
+    // Of what another socket reads it says nothing, and what is forgotten is not told.
+    peer.write_all(b"an answer").expect("it fits");
+    plains_peer.write_all(b"an answer").expect("it fits");
+    read(&stamped);
+    read(&plain);
+    assert_eq!(ring.take_receive_delay_ns(), None);
+    peer.write_all(b"an answer").expect("it fits");
+    read(&stamped);
+    ring.forget_receipt();
+    assert_eq!(ring.take_receive_delay_ns(), None);
+    drop((stamped, plain));
+    assert_all_closed(&ring);
+}
+
+/// One in so many of those that are open, and always one.
+#[test]
+fn a_sample_of_the_clients_is_stamped() {
+    let ring = Ring::new(64).expect("io_uring is there");
+    let client = || {
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        ring.adopt_client(socket.into()).expect("a free slot")
+    };
+    let is_stamped = |socket: &Socket| ring.with_slot(socket.slot, |slot| slot.stamped);
+    let sockets: Vec<_> = (0..2 * stamp::EVERY).map(|_| client()).collect();
+    let stamped: Vec<_> = (0_u32..)
+        .zip(&sockets)
+        .filter(|(_, socket)| is_stamped(socket))
+        .map(|(at, _)| at)
+        .collect();
+    assert_eq!(stamped, [0, stamp::EVERY]);
+    // Others take the places of those that are closed.
+    drop(sockets);
+    assert_all_closed(&ring);
+    for _ in 0..3 {
+        let socket = client();
+        assert!(is_stamped(&socket), "it is the only one");
+        drop(socket);
+        assert_all_closed(&ring);
+    }
 }

@@ -25,6 +25,7 @@ use super::runs::RunEntry;
 use super::view::{RunState, RunView, unix_seconds};
 use super::wire::{Grant, Names, PROTOCOL, Prepare, Report, Summary};
 use crate::RunStatistics;
+use crate::config::Load;
 use crate::engine::budget::Course;
 use crate::engine::clock::{Clock, nanoseconds};
 use crate::engine::steering::Steering;
@@ -427,6 +428,18 @@ impl Lead {
         self.set_goal();
     }
 
+    /// Instances that there may be at all where so much of the goal is used: in proportion, so that
+    /// they add up to no more than what the run may have.
+    fn most_instances(steering: &Steering, allowance: &Allowance) -> u32 {
+        let (budget, most) = (steering.budget(), u64::from(steering.max_concurrency()));
+        let (part, whole) = match steering.load {
+            Load::Rate(_) => (allowance.tps, budget.tps),
+            Load::Instances(_) => return allowance.concurrency,
+            _ => (allowance.concurrency, budget.concurrency),
+        };
+        (most * u64::from(part.min(whole)) / u64::from(whole.max(1))) as u32
+    }
+
     fn grant(&mut self, now: u64) {
         for (party, grant) in self.book.grants(now) {
             let member = self.members.iter_mut().find(|member| member.party == Some(party));
@@ -438,6 +451,7 @@ impl Lead {
                 sent_ns: self.clock.now(),
                 tps: grant.allowance.tps,
                 concurrency: grant.allowance.concurrency,
+                most: Self::most_instances(&self.steering, &grant.allowance),
                 confirmed: member.ledger.last(),
                 start_ns: self.start_ns,
                 end_ns: self.end_ns,

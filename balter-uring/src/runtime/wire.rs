@@ -95,6 +95,9 @@ pub(crate) struct Grant {
     /// 0 run, 1 drain, 2 stop.
     #[prost(uint32, tag = "10")]
     pub(crate) course: u32,
+    /// Instances that there may be at all, pausing ones included.
+    #[prost(uint32, tag = "11")]
+    pub(crate) most: u32,
 }
 
 /// From a worker to the coordinator, several times a second.
@@ -213,6 +216,26 @@ pub(crate) struct Window {
     pub(crate) bytes_received: u64,
     #[prost(uint64, tag = "32")]
     pub(crate) connections: u64,
+    #[prost(uint64, tag = "40")]
+    pub(crate) stalled: u64,
+    #[prost(uint64, tag = "41")]
+    pub(crate) abandoned: u64,
+    #[prost(uint32, tag = "42")]
+    pub(crate) starting: u32,
+    #[prost(uint64, tag = "43")]
+    pub(crate) cycles: u64,
+    #[prost(uint64, tag = "44")]
+    pub(crate) cycle_ns: u64,
+    #[prost(uint64, tag = "45")]
+    pub(crate) target_wait_ns: u64,
+    #[prost(uint64, tag = "46")]
+    pub(crate) instance_wait_ns: u64,
+    #[prost(message, optional, tag = "47")]
+    pub(crate) lateness: Option<Times>,
+    #[prost(message, optional, tag = "19")]
+    pub(crate) seen_late: Option<Times>,
+    #[prost(message, optional, tag = "20")]
+    pub(crate) receive_delay: Option<Times>,
 }
 
 /// [`TransactionWindow`].
@@ -308,6 +331,16 @@ impl Window {
             bytes_sent: window.traffic.sent,
             bytes_received: window.traffic.received,
             connections: window.traffic.connections,
+            stalled: window.stalled,
+            abandoned: window.abandoned,
+            starting: window.starting,
+            cycles: window.cycles,
+            cycle_ns: window.cycle_ns,
+            target_wait_ns: window.target_wait_ns,
+            instance_wait_ns: window.instance_wait_ns,
+            lateness: window.lateness.as_ref().map(Times::of),
+            seen_late: window.seen_late.as_ref().map(Times::of),
+            receive_delay: window.receive_delay.as_ref().map(Times::of),
         }
     }
 
@@ -345,8 +378,18 @@ impl Window {
             received: checked(self.bytes_received)?,
             connections: checked(self.connections)?,
         };
+        window.stalled = checked(self.stalled)?;
+        window.abandoned = checked(self.abandoned)?;
+        window.starting = self.starting;
+        window.cycles = checked(self.cycles)?;
+        window.cycle_ns = self.cycle_ns;
+        window.target_wait_ns = self.target_wait_ns;
+        window.instance_wait_ns = self.instance_wait_ns;
         fill_optional(self.punctual.as_ref(), &mut window.punctual)?;
+        fill_optional(self.lateness.as_ref(), &mut window.lateness)?;
         fill_optional(self.handshakes.as_ref(), &mut window.handshakes)?;
+        fill_optional(self.seen_late.as_ref(), &mut window.seen_late)?;
+        fill_optional(self.receive_delay.as_ref(), &mut window.receive_delay)?;
         for transaction in &self.transactions {
             let id = names.id(&transaction.module, &transaction.name)?;
             if window.transactions.len() <= id {
@@ -377,6 +420,10 @@ impl Window {
             || window.punctual.as_ref().is_some_and(|punctual| punctual.len() != ended)
         {
             return Err(MalformedWindow("transactions without times"));
+        }
+        let late = [&window.seen_late, &window.receive_delay];
+        if late.into_iter().flatten().any(|late| late.len() > ended) {
+            return Err(MalformedWindow("answers of no transactions"));
         }
         Ok(())
     }
@@ -473,12 +520,16 @@ mod tests {
         (window.start_ns, window.end_ns, window.started) = (5, 105, samples.len() as u64);
         for &(lag, service, is_put) in samples {
             let times =
-                TransactionTimes { intended: 0, start: lag, end: lag + service, awaited: true };
+                TransactionTimes { intended: 0, start: lag, end: lag + service, late: lag / 2 };
             let outcome = match service % 7 {
                 0 => Outcome::Failed(FailureClass::Timeout),
                 _ => Outcome::Succeeded,
             };
             window.record(if is_put { &PUT } else { &GET }, times, outcome);
+            window.record_seen_late(lag / 2);
+            if is_put {
+                window.record_receive_delay(lag / 3);
+            }
         }
         window
     }
@@ -518,6 +569,10 @@ mod tests {
                 );
             }
             prop_assert_eq!(merged.len(), expected.len());
+            let (seen_late, stamped) = (&sum.seen_late, &sum.receive_delay);
+            prop_assert_eq!(seen_late.as_ref().map_or(0, Recorder::len), expected.len());
+            let puts = parts.iter().flatten().filter(|&&(_, _, is_put)| is_put);
+            prop_assert_eq!(stamped.as_ref().map_or(0, Recorder::len), puts.count() as u64);
             let all: usize = parts.iter().map(Vec::len).sum();
             prop_assert_eq!(sum.succeeded() + sum.failed(), all as u64);
             prop_assert_eq!(sum.started, all as u64);
@@ -604,5 +659,7 @@ mod tests {
         assert!(refused(|window| window.transactions[0].failures = vec![0; 99]));
         assert!(refused(|window| window.punctual.as_mut().expect("open").steps[0] = u32::MAX));
         assert!(refused(|window| window.punctual.as_mut().expect("open").counts.clear()));
+        assert!(refused(|window| window.seen_late.as_mut().expect("recorded").counts[0] += 9));
+        assert!(refused(|window| window.receive_delay.as_mut().expect("a put").counts[0] += 9));
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct Part {
 struct State {
     scenario: Option<Scenario>,
     holder: LeaseHolder,
+    /// Instances that there may be at all, by the grant that is held.
+    most: u32,
     offset: Offset,
     /// Connections to the coordinator so far; the last one counts.
     connections: u64,
@@ -162,6 +164,7 @@ impl Part {
             state: Mutex::new(State {
                 scenario: Some(scenario),
                 holder: LeaseHolder::new(lease_ns),
+                most: 0,
                 offset: Offset::default(),
                 connections: 0,
                 shards: None,
@@ -236,7 +239,10 @@ impl Part {
     fn tell(&self, state: &State) {
         let Allowance { tps, concurrency } = state.holder.granted();
         let (until_ns, course) = (state.holder.until_ns(), state.course);
-        self.lease.tell(Told { budget: Budget { tps, concurrency }, until_ns, course });
+        let budget = Budget { tps, concurrency };
+        // Never fewer than may be under way.
+        let most = state.most.max(concurrency);
+        self.lease.tell(Told { budget, most, until_ns, course });
     }
 
     fn take(self: &Arc<Self>, grant: &Grant, node: &Node) {
@@ -256,6 +262,7 @@ impl Part {
         let Grant { number, stamp_ns, .. } = *grant;
         // A stamp from the future is none of this node's.
         if stamp_ns <= now && state.holder.take(&LeaseGrant { number, stamp_ns, allowance }) {
+            state.most = grant.most.min(limits.max_concurrency);
             self.tell(&state);
         }
         self.sink.granted(state.holder.number(), grant.confirmed);

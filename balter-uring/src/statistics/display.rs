@@ -84,12 +84,41 @@ impl fmt::Display for Classes<'_> {
 const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999)];
 
+/// A lag from which on it is worth a line to say what it is made of (99th percentile).
+const SHOWN_LAG: Duration = Duration::from_millis(1);
+
 fn row(f: &mut fmt::Formatter<'_>, name: &str, times: &Latencies) -> fmt::Result {
     write!(f, "  {name:<10}")?;
     for (_, quantile) in QUANTILES {
         write!(f, "{:>10}", Time(times.quantile(quantile)))?;
     }
     writeln!(f, "{:>10}{:>10}", Time(times.max()), Time(times.mean()))
+}
+
+/// Lateness of reading is worth a line when its 99th percentile is more than this share of the service
+/// time's: less is within what one run differs from another.
+const NOTABLE_LATENESS: f64 = 0.1;
+
+impl RunStatistics {
+    /// How late answers were read, where that is much of the times above.
+    fn lateness(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (late, service) = (self.seen_late.quantile(0.99), self.service.quantile(0.99));
+        if late.as_secs_f64() <= service.as_secs_f64() * NOTABLE_LATENESS {
+            return Ok(());
+        }
+        let max = self.seen_late.max();
+        write!(f, "\n  answers read late by at most: p99 {}, max {}", Time(late), Time(max))?;
+        if !self.receive_delay.is_empty() {
+            write!(
+                f,
+                "; by the kernel's stamps on {} of them: p99 {}, max {}",
+                Grouped(self.receive_delay.len()),
+                Time(self.receive_delay.quantile(0.99)),
+                Time(self.receive_delay.max()),
+            )?;
+        }
+        writeln!(f)
+    }
 }
 
 impl fmt::Display for RunStatistics {
@@ -156,7 +185,18 @@ impl fmt::Display for RunStatistics {
             row(f, "response", &self.response)?;
             row(f, "service", &self.service)?;
             row(f, "lag", &self.lag)?;
+            if self.lag.quantile(0.99) >= SHOWN_LAG {
+                row(f, "  own", &self.lateness)?;
+                let mean = |wait: Duration| Time(wait.div_f64(counts.planned.max(1) as f64));
+                writeln!(
+                    f,
+                    "  mean wait of a due transaction: {} for the target, {} for instances",
+                    mean(self.waits.for_target),
+                    mean(self.waits.for_instances),
+                )?;
+            }
         }
+        self.lateness(f)?;
         if !self.handshakes.is_empty() {
             writeln!(
                 f,

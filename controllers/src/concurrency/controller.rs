@@ -21,7 +21,7 @@ const PROBE_AT_LEAST_EVERY: u32 = 640;
 /// Windows without growth after a fault of the generator itself.
 const COOL_DOWN: u32 = 5;
 
-/// Windows in which permits wait though fewer instances run than are allowed,
+/// Windows in which permits wait though less is under way than is allowed,
 /// before the limit is taken for the cause after all: one shard may be at its
 /// share while another has no need of its own.
 const UNEVEN_WINDOWS: u32 = 3;
@@ -38,7 +38,10 @@ const MUCH_LESS: f64 = 0.7;
 /// A backlog that loses a tenth in a window is gone soon enough.
 const DRAINING: f64 = 0.9;
 
-/// Chooses how many instances of a scenario may run.
+/// Chooses how many instances of a scenario may be in a transaction, or on their way to their first.
+///
+/// Instances that pause between transactions are not counted: they ask nothing of the target, and how
+/// many there have to be besides is found by need on each shard, see [`Population`](crate::Population).
 ///
 /// *Open loop:* by Little's law the rate times the mean time in the system
 /// needs that many instances on average; a quarter (or three standard deviations
@@ -239,11 +242,16 @@ impl ConcurrencyController {
             // Left alone: the limit suffices, and neither throughput nor service
             // time are those of the rate.
             Demand::Draining | Demand::Swallowed => return self.state,
+            // They wait for instances, which the shards start as they need them: a higher limit is
+            // no help.
+            Demand::Waiting if window.instance_wait_ns > window.target_wait_ns => {
+                return ConcurrencyState::Working;
+            }
             Demand::Waiting => {}
         }
         self.low_windows = 0;
         // Below nine tenths of the limit the shards are still starting instances.
-        if u64::from(window.instances) * 10 < u64::from(self.limit) * 9 {
+        if u64::from(window.occupied()) * 10 < u64::from(self.limit) * 9 {
             self.uneven_windows += 1;
             if self.uneven_windows < UNEVEN_WINDOWS {
                 return ConcurrencyState::Working;
@@ -304,7 +312,7 @@ impl ConcurrencyController {
         self.little.learn_service(mean_ns);
         // The higher of the two: up at once, down when it has lasted.
         let lasting = self.little.needed(tps).unwrap_or(0);
-        let needed = self.little.needed_at(tps, mean_ns).max(lasting).max(self.floor);
+        let needed = Little::needed_at(tps, mean_ns).max(lasting).max(self.floor);
         if needed > self.limit {
             self.low_windows = 0;
             // Behind the rate, more instances would fill with waiting ones, which

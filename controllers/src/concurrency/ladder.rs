@@ -38,8 +38,8 @@ pub(super) struct Sample {
     pub(super) completed: u64,
     pub(super) elapsed_ns: u64,
     pub(super) windows: u32,
-    /// Time that instances existed, summed over them.
-    pub(super) instance_ns: f64,
+    /// Time that transactions were under way, summed over them.
+    pub(super) occupied_ns: f64,
     pub(super) service_ns: f64,
 }
 
@@ -48,7 +48,7 @@ impl Sample {
         self.completed = self.completed.saturating_add(window.completed());
         self.elapsed_ns = self.elapsed_ns.saturating_add(window.length_ns);
         self.windows += 1;
-        self.instance_ns += f64::from(window.instances) * window.length_ns as f64;
+        self.occupied_ns += f64::from(window.occupied()) * window.length_ns as f64;
         self.service_ns += window.service_sum_ns as f64;
     }
 
@@ -69,7 +69,7 @@ impl Sample {
     /// falls into the sample is chance: an error with the variance of an even
     /// distribution over one wave comes to that of the counts.
     fn variance(&self) -> f64 {
-        let wave = self.instance_ns / self.elapsed_ns as f64;
+        let wave = self.occupied_ns / self.elapsed_ns as f64;
         self.count_variance() + wave * wave / 12.0 / (self.seconds() * self.seconds())
     }
 

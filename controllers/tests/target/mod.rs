@@ -142,7 +142,8 @@ impl Simulation {
     }
 
     fn start(&mut self, limit: u32, window: &mut Window) {
-        let in_use = self.in_flight() + self.thinking.len() as u32;
+        // Who thinks is not under way.
+        let in_use = self.in_flight();
         // Instances above a lowered limit end once they have no work.
         self.instances = self.instances.min(limit.max(in_use));
         let free = limit.saturating_sub(in_use);

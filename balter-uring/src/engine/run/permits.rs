@@ -1,185 +1,346 @@
 //! The permits of a run on its shard, and the transactions that wait: for a permit, or, started,
 //! for their target.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use balter_controllers::{Pacer, PacerConfig};
+use balter_controllers::{Pacer, PacerConfig, Permit, Ticks};
 use slab::Slab;
 
 use super::spec::RunSpec;
-use crate::engine::instance::{Instance, NO_ENTRY, Role};
-use crate::waker::remember;
+use crate::engine::instance::{Instance, Role};
 
-/// Overdue permits that one shard keeps (8 MiB of them).
+/// Overdue permits that one shard keeps (16 MiB of them).
 const MAX_BACKLOG: usize = 1 << 20;
 
 /// The longest that a permit may be overdue.
 const MAX_BACKLOG_AGE_NS: u64 = 10_000_000_000;
 
-/// A shard that has not turned for so long was not running, and must not make up for it.
-const MAX_GAP_NS: u64 = 1_000_000_000;
+/// A permit that this shard comes to so late is missed: the shard stood still, and the target must
+/// not get all of that at once.
+const MAX_LATE_NS: u64 = 250_000_000;
 
-/// See the module's documentation.
-pub(super) struct Permits {
-    pub(super) pacer: Pacer,
-    entries: Slab<Entry>,
-    /// Keys of `entries`, oldest first. One whose entry is no longer waiting is passed over.
-    waiters: VecDeque<u32>,
+/// A permit that was handed out and has not been taken for so long, in so many turns, belongs to a
+/// transaction that nobody polls: kept, leaked, or the loser of a race. Whoever was woken has been
+/// polled in the same turn, or in the next ones where wakers are passed on.
+const UNTAKEN_NS: u64 = 5_000_000;
+const UNTAKEN_TURNS: u64 = 4;
+
+/// No entry.
+const NONE: u32 = u32::MAX;
+
+/// A place among the waiting transactions of a run. Dropping it gives the place up, and a permit
+/// that was handed out and not taken goes back.
+///
+/// An instance keeps it for its next transaction, with the waker in it, so that a transaction
+/// neither allocates nor clones a waker.
+pub(crate) struct Ticket {
+    permits: Rc<RefCell<Permits>>,
+    key: u32,
 }
 
-/// A transaction that waits. Entries are used again with the waker that they have, so that a
-/// transaction clones none.
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let entry = self.permits.borrow_mut().remove(self.key);
+        // Outside of the borrow: to drop a waker may drop its task, and with that user code.
+        drop(entry);
+    }
+}
+
+/// See the module's documentation.
+pub(crate) struct Permits {
+    pub(super) pacer: Pacer,
+    entries: Slab<Entry>,
+    lists: [List; State::LISTS],
+    turn: u64,
+}
+
+/// A transaction that waits, in the list of its state.
 struct Entry {
     state: State,
     waker: Option<Waker>,
-    /// Set while waiting for a permit.
-    instance: Option<Rc<Instance>>,
+    /// Whose transaction it is, and stays.
+    instance: Rc<Instance>,
+    before: u32,
+    after: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Idle,
-    /// In `waiters`.
+    /// Waits for a permit.
     Waiting,
-    /// Has a permit with this intended start that it has not taken yet.
-    Granted(u64),
+    /// The same, for an instance that is in a transaction already, or a task of one: the limit on
+    /// instances in transactions is not for these, which could otherwise wait for themselves.
+    Nested,
+    /// Has a permit that it has not taken yet, since this time and turn.
+    Granted(Permit, u64, u64),
     /// Started and pending; late at this time.
     Pending(u64),
+    /// Started, pending, and late.
+    Late,
 }
+
+impl State {
+    const LISTS: usize = 4;
+
+    fn list(self) -> Option<usize> {
+        match self {
+            Self::Idle | Self::Late => None,
+            Self::Waiting => Some(0),
+            Self::Nested => Some(1),
+            Self::Granted(..) => Some(2),
+            Self::Pending(_) => Some(3),
+        }
+    }
+}
+
+/// The entries in one state, in the order in which they came into it. Linked through the entries,
+/// so that one that goes leaves nothing behind.
+#[derive(Clone, Copy)]
+struct List {
+    first: u32,
+    last: u32,
+    length: u32,
+}
+
+const EMPTY: List = List { first: NONE, last: NONE, length: 0 };
 
 /// What an entry has to say to the transaction that asks for its permit.
 pub(super) enum Place {
-    /// It has not asked before.
+    /// It has not asked before, or its permit has been given to somebody else meanwhile.
     New,
     Waiting,
-    Granted(u64),
+    /// A permit, and when it was handed out.
+    Granted(Permit, u64),
 }
 
 impl Permits {
-    pub(super) fn new(spec: &RunSpec, tps: u32) -> Self {
+    pub(super) fn new(spec: &RunSpec, ticks: Ticks) -> Self {
         let config = PacerConfig {
             arrival: spec.arrival,
-            part: spec.part,
-            parts: spec.parts,
+            sequence: spec.part,
             max_backlog: MAX_BACKLOG,
             max_backlog_age_ns: MAX_BACKLOG_AGE_NS.min(spec.timeout_ns),
-            max_gap_ns: MAX_GAP_NS,
+            max_late_ns: MAX_LATE_NS,
         };
-        let pacer = Pacer::new(config, spec.start_ns, spec.end_ns, tps);
-        Self { pacer, entries: Slab::new(), waiters: VecDeque::new() }
+        let pacer = Pacer::new(config, ticks, spec.end_ns);
+        let (entries, lists) = (Slab::new(), [EMPTY; State::LISTS]);
+        Self { pacer, entries, lists, turn: 0 }
     }
 
-    pub(super) fn has_waiters(&self) -> bool {
-        !self.waiters.is_empty()
+    /// Transactions that wait for a permit.
+    pub(super) fn waiting(&self) -> u32 {
+        self.list(State::Waiting) + self.list(State::Nested)
     }
 
-    /// A permit that was handed out is about to be taken: it must not be lost to the end.
-    pub(super) fn has_granted(&self) -> bool {
-        self.entries.iter().any(|(_, entry)| matches!(entry.state, State::Granted(_)))
+    /// Permits that were handed out and are about to be taken: they must not be lost to the end.
+    pub(super) fn granted(&self) -> u32 {
+        self.list(State::Granted(Permit::default(), 0, 0))
     }
 
-    /// Hands due permits to those who wait for one. `true` if a task has been woken.
-    pub(super) fn release(&mut self, now: u64) -> bool {
+    fn list(&self, state: State) -> u32 {
+        state.list().map_or(0, |list| self.lists[list].length)
+    }
+
+    fn first(&self, state: State) -> Option<u32> {
+        state.list().map(|list| self.lists[list].first).filter(|&key| key != NONE)
+    }
+
+    /// Hands due permits to those who wait for one: to no more than `room` instances that are in no
+    /// transaction yet. `true` if a task has been woken.
+    pub(super) fn release(&mut self, now: u64, room: u32) -> bool {
+        self.turn += 1;
+        self.take_back(now);
         self.pacer.advance(now);
         let mut woken = false;
-        while self.pacer.backlog() > 0
-            && let Some(key) = self.waiters.pop_front()
-        {
-            let entry = self.entries.get_mut(key as usize);
-            let Some(entry) = entry.filter(|entry| entry.state == State::Waiting) else { continue };
-            let Some(intended) = self.pacer.take() else { break };
-            entry.state = State::Granted(intended);
-            entry.instance = None;
-            woken |= wake(entry);
+        // What has been handed out and not taken is in a transaction in a moment.
+        let mut room = room.saturating_sub(self.granted());
+        while self.pacer.backlog() > 0 {
+            let waiting = self.first(State::Waiting).filter(|_| room > 0);
+            let Some(key) = self.first(State::Nested).or(waiting) else { break };
+            let Some(permit) = self.pacer.take() else { break };
+            if self.entries[key as usize].state == State::Waiting {
+                room -= 1;
+            }
+            self.set(key, State::Granted(permit, now, self.turn));
+            woken |= self.wake(key);
         }
         woken
     }
 
+    /// Permits that nobody has come for go back.
+    fn take_back(&mut self, now: u64) {
+        while let Some(key) = self.first(State::Granted(Permit::default(), 0, 0)) {
+            let State::Granted(permit, at, turn) = self.entries[key as usize].state else { return };
+            if now < at.saturating_add(UNTAKEN_NS) || self.turn < turn + UNTAKEN_TURNS {
+                return;
+            }
+            self.set(key, State::Idle);
+            self.pacer.put_back(permit);
+        }
+    }
+
     /// Scenario instances that wait for a permit and do nothing else, the youngest first.
     pub(super) fn idle_instances(&self) -> impl Iterator<Item = &Rc<Instance>> {
-        let entries = self.waiters.iter().rev().filter_map(|&key| self.entries.get(key as usize));
-        entries.filter_map(|entry| entry.instance.as_ref()).filter(|instance| {
+        let mut key = State::Waiting.list().map_or(NONE, |list| self.lists[list].last);
+        let entries = std::iter::from_fn(move || {
+            let entry = self.entries.get(key as usize)?;
+            key = entry.before;
+            Some(entry)
+        });
+        entries.map(|entry| &entry.instance).filter(|instance| {
             instance.role() == Role::Scenario && instance.is_idle() && !instance.is_killed()
         })
     }
 
     /// Wakes transactions whose deadline has passed; `true` if there was one.
-    pub(super) fn sweep(&self, now: u64) -> bool {
+    pub(super) fn expire(&mut self, now: u64) -> bool {
         let mut woken = false;
-        for (_, entry) in &self.entries {
-            if matches!(entry.state, State::Pending(deadline) if deadline <= now) {
-                woken |= wake(entry);
+        while let Some(key) = self.first(State::Pending(0)) {
+            match self.entries[key as usize].state {
+                State::Pending(deadline) if deadline <= now => self.set(key, State::Late),
+                _ => break,
             }
+            woken |= self.wake(key);
         }
         woken
     }
 
-    /// Where the transaction with this entry stands; a granted permit is taken by asking.
-    pub(super) fn place(&mut self, key: u32, cx: &Context<'_>) -> Place {
-        if key == NO_ENTRY {
-            return Place::New;
-        }
-        let entry = &mut self.entries[key as usize];
-        match entry.state {
-            State::Granted(intended) => {
-                entry.state = State::Idle;
-                Place::Granted(intended)
+    /// When the next deadline passes; `u64::MAX` if nothing is pending. All have the same timeout,
+    /// so that the oldest is the first.
+    pub(super) fn next_deadline(&self) -> u64 {
+        let state = self.first(State::Pending(0)).map(|key| self.entries[key as usize].state);
+        if let Some(State::Pending(deadline)) = state { deadline } else { u64::MAX }
+    }
+
+    /// Where the transaction with this ticket stands; a granted permit is taken by asking. What is
+    /// in `displaced` is to be dropped outside of the borrow.
+    pub(super) fn place(
+        &mut self,
+        ticket: &Ticket,
+        cx: &Context<'_>,
+        displaced: &mut Option<Waker>,
+    ) -> Place {
+        match self.entries[ticket.key as usize].state {
+            State::Granted(permit, at, _) => {
+                self.set(ticket.key, State::Idle);
+                Place::Granted(permit, at)
             }
-            State::Waiting => {
-                remember(&mut entry.waker, cx);
+            State::Waiting | State::Nested => {
+                *displaced = self.remember(ticket.key, cx);
                 Place::Waiting
             }
-            State::Idle | State::Pending(_) => Place::New,
+            State::Idle | State::Pending(_) | State::Late => Place::New,
         }
     }
 
-    /// Takes its place in the queue. Answers with the entry, which is `key` where there is one.
-    pub(super) fn wait(&mut self, key: u32, instance: &Rc<Instance>, cx: &Context<'_>) -> u32 {
-        let key = self.enter(key, State::Waiting, cx);
-        self.entries[key as usize].instance = Some(Rc::clone(instance));
-        self.waiters.push_back(key);
-        key
+    /// A new place.
+    pub(super) fn ticket(permits: &Rc<RefCell<Self>>, instance: &Rc<Instance>) -> Ticket {
+        let entry = Entry {
+            state: State::Idle,
+            waker: None,
+            instance: Rc::clone(instance),
+            before: NONE,
+            after: NONE,
+        };
+        let key = permits.borrow_mut().entries.insert(entry);
+        let key = u32::try_from(key).expect("fewer than 2^32 transactions wait on a shard");
+        Ticket { permits: Rc::clone(permits), key }
+    }
+
+    /// Takes its place in the queue.
+    pub(super) fn wait(
+        &mut self,
+        ticket: &Ticket,
+        is_nested: bool,
+        cx: &Context<'_>,
+    ) -> Option<Waker> {
+        self.set(ticket.key, if is_nested { State::Nested } else { State::Waiting });
+        self.remember(ticket.key, cx)
     }
 
     /// Notes that a started transaction is pending, so that its deadline is watched.
-    pub(super) fn pend(&mut self, key: u32, deadline: u64, cx: &Context<'_>) -> u32 {
-        self.enter(key, State::Pending(deadline), cx)
+    pub(super) fn pend(
+        &mut self,
+        ticket: &Ticket,
+        deadline: u64,
+        cx: &Context<'_>,
+    ) -> Option<Waker> {
+        if !matches!(self.entries[ticket.key as usize].state, State::Pending(_) | State::Late) {
+            self.set(ticket.key, State::Pending(deadline));
+        }
+        self.remember(ticket.key, cx)
     }
 
-    fn enter(&mut self, key: u32, state: State, cx: &Context<'_>) -> u32 {
-        if key == NO_ENTRY {
-            let waker = Some(cx.waker().clone());
-            let key = self.entries.insert(Entry { state, waker, instance: None });
-            return u32::try_from(key).expect("fewer than 2^32 transactions wait on a shard");
+    /// The transaction waits no more; a permit that it was given goes back.
+    pub(super) fn rest(&mut self, ticket: &Ticket) {
+        self.leave(ticket.key);
+    }
+
+    fn leave(&mut self, key: u32) {
+        let state = self.entries[key as usize].state;
+        self.set(key, State::Idle);
+        if let State::Granted(permit, ..) = state {
+            self.pacer.put_back(permit);
         }
+    }
+
+    pub(super) fn is_late(&self, ticket: &Ticket, now: u64) -> bool {
+        match self.entries[ticket.key as usize].state {
+            State::Pending(deadline) => deadline <= now,
+            state => state == State::Late,
+        }
+    }
+
+    fn remove(&mut self, key: u32) -> Entry {
+        self.leave(key);
+        self.entries.remove(key as usize)
+    }
+
+    /// Moves an entry to the end of the list of another state.
+    fn set(&mut self, key: u32, state: State) {
         let entry = &mut self.entries[key as usize];
-        entry.state = state;
-        remember(&mut entry.waker, cx);
-        key
-    }
-
-    pub(super) fn unpend(&mut self, key: u32) {
-        self.entries[key as usize].state = State::Idle;
-    }
-
-    pub(super) fn is_expired(&self, key: u32, now: u64) -> bool {
-        matches!(self.entries[key as usize].state, State::Pending(deadline) if deadline <= now)
-    }
-
-    /// Gives up an entry; a permit that was not taken goes back.
-    pub(super) fn leave(&mut self, key: u32) {
-        let entry = self.entries.remove(key as usize);
-        if let State::Granted(intended) = entry.state {
-            self.pacer.put_back(intended);
+        let old = std::mem::replace(&mut entry.state, state);
+        if let Some(list) = old.list() {
+            let (before, after) = (entry.before, entry.after);
+            match self.entries.get_mut(before as usize) {
+                Some(entry) => entry.after = after,
+                None => self.lists[list].first = after,
+            }
+            match self.entries.get_mut(after as usize) {
+                Some(entry) => entry.before = before,
+                None => self.lists[list].last = before,
+            }
+            self.lists[list].length -= 1;
+        }
+        if let Some(list) = state.list() {
+            let last = std::mem::replace(&mut self.lists[list].last, key);
+            let entry = &mut self.entries[key as usize];
+            (entry.before, entry.after) = (last, NONE);
+            match self.entries.get_mut(last as usize) {
+                Some(last) => last.after = key,
+                None => self.lists[list].first = key,
+            }
+            self.lists[list].length += 1;
         }
     }
-}
 
-fn wake(entry: &Entry) -> bool {
-    if let Some(waker) = &entry.waker {
-        waker.wake_by_ref();
+    /// Keeps the waker of `cx`; answers with the one that was there, if it was another.
+    fn remember(&mut self, key: u32, cx: &Context<'_>) -> Option<Waker> {
+        let place = &mut self.entries[key as usize].waker;
+        match place {
+            Some(waker) if waker.will_wake(cx.waker()) => None,
+            _ => place.replace(cx.waker().clone()),
+        }
     }
-    entry.waker.is_some()
+
+    fn wake(&self, key: u32) -> bool {
+        let waker = &self.entries[key as usize].waker;
+        if let Some(waker) = waker {
+            waker.wake_by_ref();
+        }
+        waker.is_some()
+    }
 }

@@ -54,11 +54,12 @@ pub(crate) struct Report {
 pub(crate) struct RunSpec {
     pub(crate) run: u64,
     pub(crate) part: u32,
-    pub(crate) parts: u32,
     pub(crate) factory: Maker,
     pub(crate) slot: Arc<BudgetSlot>,
     /// Open loop: transactions wait for permits. Closed: they start when an instance is free.
     pub(crate) open: bool,
+    /// Closed, with as many instances as the share has, whatever they do.
+    pub(crate) fixed: bool,
     pub(crate) arrival: Arrival,
     /// Instances to begin with, on this shard.
     pub(crate) initial: u32,

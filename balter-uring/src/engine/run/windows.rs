@@ -23,8 +23,16 @@ pub(super) struct Running {
     /// `None` in a closed loop, where a transaction is planned when it starts.
     pub(super) planned: Option<u64>,
     pub(super) missed: u64,
+    /// Those of them that the shard itself was too late for.
+    pub(super) stalled: u64,
     pub(super) started: u64,
     pub(super) idle_ns: u64,
+    /// Times from one permit of an instance to its asking for the next.
+    pub(super) cycles: u64,
+    pub(super) cycle_ns: u64,
+    /// Times that permits waited for an instance, by what these were doing.
+    pub(super) target_wait_ns: u64,
+    pub(super) instance_wait_ns: u64,
 }
 
 /// How things stand at the end of a window.
@@ -33,6 +41,7 @@ pub(super) struct Standing {
     pub(super) running: Running,
     pub(super) backlog: u64,
     pub(super) instances: u32,
+    pub(super) starting: u32,
     pub(super) in_flight: u32,
 }
 
@@ -73,6 +82,10 @@ impl Windows {
         let mut window = std::mem::replace(&mut self.current, next);
         self.account(&mut window, now, standing);
         window.last = last;
+        if last {
+            // Kept or leaked by user code, so that they will never tell of their end.
+            window.abandoned = u64::from(standing.in_flight);
+        }
         match spec.reports.try_send(Report { run: spec.run, part: spec.part, window }) {
             Ok(()) => Sent::Yes,
             Err(TrySendError::Full(report)) => {
@@ -113,9 +126,15 @@ impl Windows {
             None => started,
         };
         window.missed += running.missed - before.missed;
+        window.stalled += running.stalled - before.stalled;
+        window.cycles += running.cycles - before.cycles;
+        window.cycle_ns += running.cycle_ns - before.cycle_ns;
+        window.target_wait_ns += running.target_wait_ns - before.target_wait_ns;
+        window.instance_wait_ns += running.instance_wait_ns - before.instance_wait_ns;
         window.idle_ns += running.idle_ns - before.idle_ns;
         window.backlog = standing.backlog;
         window.instances = standing.instances;
+        window.starting = standing.starting;
         window.in_flight = standing.in_flight;
     }
 }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use balter_controllers::Timetable;
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 
 use super::member::Member;
 use super::{Lead, PROTOCOL};
+use crate::engine::budget::shares;
 use crate::engine::steering::Steering;
 use crate::engine::window::{Outcome, ShardWindow, Times};
 use crate::runtime::node::Node;
@@ -47,7 +49,7 @@ fn window(transactions: u64, random: &mut u64) -> ShardWindow {
         // From a millisecond to two hundred, the short ones more often.
         let service = 1_000_000 << (*random % 8);
         let service = service + *random % service;
-        let times = Times { intended: 0, start: *random % 50_000, end: service, awaited: true };
+        let times = Times { intended: 0, start: *random % 50_000, end: service, late: 0 };
         window.record(&TRANSACTION, times, Outcome::Succeeded);
     }
     window
@@ -172,8 +174,9 @@ fn node_cost(shards: usize, transactions: u64, random: &mut u64) -> Duration {
     }
     let length = Window::of(&whole).encode_to_vec().len();
     let budget = steering.budget();
-    let budgets = crate::engine::aggregator::shares(&steering, budget, shards, u32::MAX);
+    let table = Timetable::new(0, budget.tps);
+    let shares = shares(steering.load, &table, budget.concurrency, u32::MAX, shards);
     let spent = begun.elapsed();
-    assert!(length > 0 && budgets.len() == shards);
+    assert!(length > 0 && shares.len() == shards);
     spent
 }

@@ -60,7 +60,6 @@ impl ConcurrencyController {
                     self.blind_steps += 1;
                 } else {
                     self.blind_steps = 0;
-                    self.little.learn_cycle(&self.trial);
                 }
                 self.ladder.push(self.limit, self.trial);
                 let leap = if first { self.leap(window) } else { 0 };
@@ -104,7 +103,7 @@ impl ConcurrencyController {
         };
         match window.mean_service_ns() {
             Some(service_ns) if service_ns <= STILL_FAST * self.leap_service_ns => {
-                let needed = self.little.needed_at(tps, service_ns);
+                let needed = Little::needed_at(tps, service_ns);
                 needed.min(self.limit.saturating_mul(LEAP))
             }
             _ => 0,
