@@ -245,6 +245,7 @@ fn a_capacity_is_found_with_its_interval_and_ends_the_run() {
         in_time(run(scenario.hint(Hint::Tps(250)).find_capacity(), 59))
     });
     assert!(statistics.elapsed < Duration::from_secs(50), "{:?}", statistics.elapsed);
+    assert!(!statistics.stopped, "it has come to its own end: {statistics}");
     let search = statistics.search.as_ref().expect("a search");
     let capacity = search.capacity.expect("found");
     let (low, high) = capacity.interval.expect("bound by its limit");

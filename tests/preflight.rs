@@ -82,11 +82,6 @@ fn a_variable_that_is_no_text() {
 }
 
 #[test]
-fn no_core_at_all() {
-    in_a_child("no cores").assert_success();
-}
-
-#[test]
 fn a_core_that_the_process_may_not_use() {
     let ended = in_a_child("affinity");
     assert_remedy(&ended, &["core 1 ", "(0)", "taskset -p"]);
@@ -199,9 +194,6 @@ fn child() {
             ));
             // The builder has precedence.
             works(run().cores([0]));
-        }
-        "no cores" => {
-            assert!(matches!(fails(|| run().cores([])), PreflightError::NoCores { .. }));
         }
         "affinity" => {
             // As `taskset` does it: the main thread, and this one where it is another.

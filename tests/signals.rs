@@ -43,6 +43,18 @@ fn once_ends_the_run_in_good_order() {
 }
 
 #[test]
+fn once_ends_a_whole_sweep() {
+    let mut child = Child::start("sweep", |_| {});
+    child.until_told("begun");
+    std::thread::sleep(Duration::from_millis(300));
+    child.interrupt();
+    let ended = child.end();
+    ended.assert_success();
+    assert_eq!((ended.value("stopped"), ended.number("points")), ("true", 1), "{ended:?}");
+    assert!(ended.number("started") > 0, "{ended:?}");
+}
+
+#[test]
 fn twice_ends_it_at_once() {
     let mut child = Child::start("stuck", |_| {});
     child.until_told("begun");
@@ -110,7 +122,7 @@ fn child() {
         assert_adds_up(&statistics);
         tell_counts(&statistics);
         let early = statistics.elapsed < Duration::from_secs(60);
-        tell(format_args!("stopped={early}"));
+        tell(format_args!("stopped={}", statistics.stopped && early));
         println!("{statistics}");
     };
     let Some(role) = role() else { return };
@@ -120,6 +132,13 @@ fn child() {
         "stuck" => {
             let run = telling(hour).concurrency(5).timeout(hour);
             finish(run.grace(hour).duration(hour));
+        }
+        "sweep" => {
+            let run = telling(Duration::from_millis(1)).stop_on_ctrl_c();
+            let sweep = wait(run.sweep([100, 200], hour)).expect("it starts");
+            tell_counts(&sweep.points[0].statistics);
+            tell(format_args!("points={}", sweep.points.len()));
+            tell(format_args!("stopped={}", sweep.stopped));
         }
         "not asked" => {
             let _ = wait(telling(Duration::from_millis(1)).tps(100).duration(hour));

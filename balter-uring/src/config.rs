@@ -6,6 +6,7 @@ use balter_controllers::{Arrival, Limit};
 
 #[cfg(feature = "rt")]
 use crate::engine::lease::Leased;
+use crate::userland;
 
 /// A transaction's deadline where none was set.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,6 +42,59 @@ pub enum Hint {
     LatencyController(f64),
 }
 
+/// What was asked of a scenario contradicts itself, or lacks something: which to drop, or to add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Contradiction {
+    /// An open and a closed loop.
+    #[error(
+        "`.tps()` and `.concurrency()` contradict each other: at a rate, transactions start \
+         however long others take. Drop `.concurrency()` to keep the rate (`.max_concurrency()` \
+         bounds its instances), or drop `.tps()` to keep exactly so many instances busy"
+    )]
+    TpsAndConcurrency,
+    /// A rate, and as fast as it goes.
+    #[error(
+        "`.tps()` and `.saturate()` contradict each other: drop `.saturate()` to keep the rate, or \
+         drop `.tps()` to go as fast as it goes"
+    )]
+    TpsAndSaturate,
+    /// So many instances, and as many as the throughput grows with.
+    #[error(
+        "`.concurrency()` and `.saturate()` contradict each other: drop `.saturate()` for exactly \
+         so many instances, or drop `.concurrency()` to have their number found \
+         (`.max_concurrency()` bounds it)"
+    )]
+    ConcurrencyAndSaturate,
+    /// A capacity is a rate, which a closed loop does not have.
+    #[error(
+        "`.find_capacity()` and `.concurrency()` contradict each other: it searches for a rate, \
+         and so many instances have none. Drop one of them"
+    )]
+    CapacityOfClosedLoop,
+    /// There is nothing to find.
+    #[error(
+        "`.find_capacity()` needs a limit to find the highest rate within: add `.error_rate()` or \
+         `.latency()`, or drop it"
+    )]
+    CapacityWithoutLimit,
+    /// The list of cores is empty.
+    #[error(
+        "`.cores()` was given an empty list: name one core at least, or drop it to run on all that \
+         the process may use"
+    )]
+    NoCores,
+}
+
+/// Which loads were asked for: the last one is in force, and all of them have to go together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) tps: bool,
+    pub(crate) concurrency: bool,
+    pub(crate) saturate: bool,
+}
+
 /// What drives the transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
@@ -64,6 +118,7 @@ impl Load {
 /// What the builder gathered.
 pub(crate) struct RunConfig {
     pub(crate) load: Load,
+    pub(crate) asked: Asked,
     /// With any, the rate is searched for, and that of `load` is the most that is asked for.
     pub(crate) limits: Vec<Limit>,
     /// A search goes no higher, whatever was asked for.
@@ -95,6 +150,7 @@ impl Default for RunConfig {
     fn default() -> Self {
         Self {
             load: Load::Nothing,
+            asked: Asked::default(),
             limits: Vec::new(),
             ceiling_tps: u32::MAX,
             start_tps: DEFAULT_TPS,
@@ -122,6 +178,7 @@ impl RunConfig {
     pub(crate) fn for_one_more_run(&self) -> Self {
         Self {
             load: Load::Nothing,
+            asked: Asked::default(),
             limits: Vec::new(),
             until_found: false,
             duration: None,
@@ -132,12 +189,50 @@ impl RunConfig {
             ..*self
         }
     }
+
+    /// # Errors
+    /// The first thing that does not go with another.
+    pub(crate) fn check(&self) -> Result<(), Contradiction> {
+        let Asked { tps, concurrency, saturate } = self.asked;
+        let found = [
+            (tps && concurrency, Contradiction::TpsAndConcurrency),
+            (tps && saturate, Contradiction::TpsAndSaturate),
+            (concurrency && saturate, Contradiction::ConcurrencyAndSaturate),
+            (self.until_found && concurrency, Contradiction::CapacityOfClosedLoop),
+            (self.until_found && self.limits.is_empty(), Contradiction::CapacityWithoutLimit),
+            (self.cores.as_ref().is_some_and(Vec::is_empty), Contradiction::NoCores),
+        ];
+        match found.into_iter().find(|&(is_so, _)| is_so) {
+            Some((_, contradiction)) => Err(contradiction),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Who is shown the progress of a run, and how often.
 pub(crate) struct Observer {
     pub(crate) every: Duration,
-    pub(crate) callback: Box<dyn FnMut(&Progress) + Send>,
+    /// Taken by `drop` alone.
+    callback: Option<Box<dyn FnMut(&Progress) + Send>>,
+}
+
+impl Observer {
+    pub(crate) fn new(every: Duration, callback: Box<dyn FnMut(&Progress) + Send>) -> Self {
+        Self { every, callback: Some(callback) }
+    }
+
+    /// Calls it; `false` if it has panicked, and is not to be called again.
+    pub(crate) fn show(&mut self, progress: &Progress) -> bool {
+        let Some(callback) = &mut self.callback else { return false };
+        userland::call(|| callback(progress)).is_some()
+    }
+}
+
+impl Drop for Observer {
+    /// What the closure has captured is the user's, and is dropped by the aggregator.
+    fn drop(&mut self) {
+        userland::let_go(self.callback.take());
+    }
 }
 
 /// How a run is doing, over the last interval.

@@ -33,7 +33,7 @@ pub(crate) fn choose(
         (None, Ok(text)) if !text.trim().is_empty() => parse(&text)?,
         (None, Err(VarError::NotUnicode(text))) => {
             let text = text.to_string_lossy().into_owned();
-            return Err(PreflightError::CoreList { text, origin: VARIABLE });
+            return Err(PreflightError::CoreList { text, origin: VARIABLE.to_owned() });
         }
         (None, _) => {
             allowed.iter().copied().filter(|core| !taken.contains(core)).collect::<Vec<_>>()
@@ -52,7 +52,7 @@ pub(crate) fn choose(
 }
 
 fn parse(text: &str) -> Result<Vec<usize>, PreflightError> {
-    let error = || PreflightError::CoreList { text: text.to_owned(), origin: VARIABLE };
+    let error = || PreflightError::CoreList { text: text.to_owned(), origin: VARIABLE.to_owned() };
     let number = |text: &str| text.trim().parse::<usize>().map_err(|_| error());
     let mut cores = Vec::new();
     for part in text.split(',') {

@@ -69,10 +69,16 @@ pub(crate) fn start(request: Request) -> Running {
         }
         Err(error) => drop(done.send(Err(error))),
     };
-    if let Err(error) = std::thread::Builder::new().name("balter-start".to_owned()).spawn(begin) {
-        // The closure, and with it the sender, is gone; the receiver's error says the same.
-        tracing::error!("the thread that starts a run could not be created: {error}");
-    }
+    let spawned = std::thread::Builder::new().name("balter-start".to_owned()).spawn(begin);
+    let receiver = match spawned {
+        Ok(_) => receiver,
+        Err(error) => {
+            // The closure, and with it the sender, is gone.
+            let (failed, receiver) = oneshot::channel();
+            let _ = failed.send(Err(RunError::Thread { reason: error.to_string() }));
+            receiver
+        }
+    };
     Running { done: receiver, _interest: interest }
 }
 

@@ -58,6 +58,10 @@
 //! | `balter_{scenario}_backlog`, `balter_{scenario}_in_flight` | gauge | transactions |
 //! | `balter_{scenario}_shard_busy` | gauge | share of its time that a shard was busy, by label `core` |
 //!
+//! Of several transactions of one name, the first that runs in a process has the names above to
+//! itself; those in other modules have a label `module` besides, so `sum without (module)` is all of
+//! them.
+//!
 //! Counters and histograms are those of the process: runs of one scenario add to each other, and
 //! the gauges are of the one that told last. When a run is over its gauges are zero. Without a
 //! recorder nothing is told. An exporter may keep each value by itself (that for Prometheus does,
@@ -105,13 +109,15 @@ mod task;
 pub mod time;
 #[cfg(feature = "tokio")]
 mod tokio_context;
+mod traffic;
 mod transaction;
+mod userland;
 mod waker;
 
 pub use balter_controllers::{Arrival, Broken, Limit, RateState, Saturation, Usl, Verdict};
 pub use balter_macros::{scenario, transaction};
 
-pub use config::{Hint, Progress};
+pub use config::{Contradiction, Hint, Progress};
 pub use failure::FailureClass;
 pub use preflight::PreflightError;
 #[cfg(feature = "rt")]
@@ -137,13 +143,26 @@ pub mod prelude {
 
 /// Why a run gave no statistics.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum RunError {
     /// The machine does not allow it; the error says what to change.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
-    /// The thread that led the run has ended. Its message is in the log.
-    #[error("the thread that led the run has ended before the run")]
+    /// What was asked for contradicts itself; the error says what to drop or to add.
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
+    /// The system gave no thread to start the run with.
+    #[error("no thread could be created to start the run: {reason}")]
+    Thread {
+        /// The system's answer.
+        reason: String,
+    },
+    /// The thread that led the run has ended.
+    #[error(
+        "the thread that led the run has ended before the run: it has panicked, and standard error \
+         has its message"
+    )]
     Lost,
 }
 

@@ -11,6 +11,10 @@ mod unpublished;
 #[cfg(not(feature = "metrics"))]
 pub(crate) use self::unpublished::Published;
 
+/// What the statistics of a run say whose metrics ended before it.
+pub(crate) const RECORDER_PANICKED: &str =
+    "the metrics recorder panicked and was told nothing more of this run";
+
 /// Where a run stands at the end of a window, over all shards.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "nobody is told"))]

@@ -22,6 +22,7 @@ const DESCRIPTORS_OF_PROCESS: u64 = 32;
 
 /// Why this machine cannot run a load test, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum PreflightError {
     /// A security policy forbids io_uring.
@@ -83,7 +84,7 @@ pub enum PreflightError {
         /// What was given.
         text: String,
         /// Where it was given.
-        origin: &'static str,
+        origin: String,
     },
     /// No core is left.
     #[error(

@@ -11,6 +11,7 @@ use crate::engine::clock::nanoseconds;
 #[cfg(feature = "rt")]
 use crate::engine::lease::Leased;
 use crate::engine::run::{Factory, Maker};
+use crate::engine::signals::Listening;
 use crate::engine::{Request, Running, start};
 use crate::statistics::RunStatistics;
 use crate::sweep::{Sweep, SweepPoint};
@@ -22,8 +23,12 @@ use balter_controllers::{Arrival, Limit};
 /// the load test and gives its [`RunStatistics`]; the waiting is all that happens where it is
 /// awaited, the work is done by the shards. Dropping it stops the run.
 ///
-/// A scenario of which nothing was asked (no rate, no number of instances, no saturation) is not
-/// run: it gives empty statistics at once.
+/// A scenario of which nothing was asked (no rate, no number of instances, no saturation, no limit)
+/// is not run: it gives statistics at once whose verdict says so
+/// ([`NothingAsked`](crate::Verdict::NothingAsked)). One of which things were asked that do not go
+/// together ([`Contradiction`](crate::Contradiction): a rate and a number of instances, a capacity
+/// without a limit, no core) is not run either: the statistics have the
+/// [`error`](RunStatistics::error), which says what to drop.
 ///
 /// # Examples
 /// ```no_run
@@ -101,6 +106,7 @@ impl Scenario {
     pub fn tps(mut self, tps: u32) -> Self {
         assert!(tps > 0, "the transactions per second must not be zero");
         self.config.load = Load::Rate(tps);
+        self.config.asked.tps = true;
         self
     }
 
@@ -235,12 +241,14 @@ impl Scenario {
     pub fn concurrency(mut self, instances: usize) -> Self {
         assert!(instances > 0, "the concurrency must not be zero");
         self.config.load = Load::Instances(saturating(instances));
+        self.config.asked.concurrency = true;
         self
     }
 
     /// Closed loop, as fast as it goes: adds instances until the throughput no longer grows.
     pub fn saturate(mut self) -> Self {
         self.config.load = Load::Saturate;
+        self.config.asked.saturate = true;
         self
     }
 
@@ -317,7 +325,7 @@ impl Scenario {
         every: Duration,
         observer: impl FnMut(&Progress) + Send + 'static,
     ) -> Self {
-        self.config.progress = Some(Observer { every, callback: Box::new(observer) });
+        self.config.progress = Some(Observer::new(every, Box::new(observer)));
         self
     }
 
@@ -330,10 +338,11 @@ impl Scenario {
     /// As awaiting, but tells apart a run that could not start.
     ///
     /// # Errors
-    /// What kept the run from starting. No load has been sent then.
+    /// What kept the run from starting, a [`Contradiction`](crate::Contradiction) in what was asked
+    /// for included. No load has been sent then.
     pub async fn run(mut self) -> Result<RunStatistics, RunError> {
-        match self.begin() {
-            None => Ok(RunStatistics::default()),
+        match self.begin()? {
+            None => Ok(RunStatistics::nothing_asked(self.name)),
             Some(running) => running.await,
         }
     }
@@ -342,6 +351,10 @@ impl Scenario {
     /// back again: latency against throughput, the knee, and whether the target recovers. What else
     /// was set (cores, timeout, arrival, highest concurrency) holds for each of the runs; its limits
     /// and its observer do not.
+    ///
+    /// Ends early, with the rates that it has come to, when one of its runs is
+    /// [stopped](RunStatistics::stopped): with [`stop_on_ctrl_c`](Self::stop_on_ctrl_c) SIGINT ends the
+    /// whole sweep, also between two runs.
     ///
     /// The first tenth of a second of each run, and whatever the target still has to work off from
     /// the rate before, is part of its statistics: let `each` be 5 s or more.
@@ -370,9 +383,16 @@ impl Scenario {
         let up: Vec<_> = rates.into_iter().map(|tps| (tps, false)).collect();
         let down = up.iter().rev().map(|&(tps, _)| (tps, true));
         let mut sweep = Sweep::default();
+        // Between two runs as well, where a signal would end the process otherwise.
+        let listening = self.config.interruptible.then(Listening::new);
         for (tps, down) in up.iter().copied().chain(down) {
             let statistics = self.again().tps(tps).duration(each).run().await?;
+            sweep.stopped = statistics.stopped;
             sweep.points.push(SweepPoint { tps, down, statistics });
+            sweep.stopped |= listening.as_ref().is_some_and(Listening::was_interrupted);
+            if sweep.stopped {
+                break;
+            }
         }
         Ok(sweep)
     }
@@ -396,19 +416,21 @@ impl Scenario {
         }
     }
 
-    fn begin(&mut self) -> Option<&mut Running> {
+    /// `None` if nothing was asked of it.
+    fn begin(&mut self) -> Result<Option<&mut Running>, RunError> {
+        self.config.check()?;
         self.settle_load();
         if self.config.load == Load::Nothing {
             tracing::debug!(scenario = self.name, "nothing was asked of this scenario");
-            return None;
+            return Ok(None);
         }
-        Some(self.running.get_or_insert_with(|| {
+        Ok(Some(self.running.get_or_insert_with(|| {
             start(Request {
                 name: self.name,
                 factory: Maker::new(self.factory.boxed_clone()),
                 config: std::mem::take(&mut self.config),
             })
-        }))
+        })))
     }
 }
 
@@ -467,22 +489,19 @@ impl Future for Scenario {
         let running = match self.running {
             Some(ref mut running) => running,
             None => match self.begin() {
-                Some(running) => running,
-                None => return Poll::Ready(RunStatistics::default()),
+                Ok(Some(running)) => running,
+                Ok(None) => return Poll::Ready(RunStatistics::nothing_asked(name)),
+                Err(error) => return Poll::Ready(not_run(name, error)),
             },
         };
-        Pin::new(running).poll(cx).map(|result| {
-            result.unwrap_or_else(|error| {
-                tracing::error!(scenario = name, %error, "the run could not start");
-                RunStatistics {
-                    scenario: name.to_owned(),
-                    tps_limited: true,
-                    error: Some(error),
-                    ..RunStatistics::default()
-                }
-            })
-        })
+        let polled = Pin::new(running).poll(cx);
+        polled.map(|result| result.unwrap_or_else(|error| not_run(name, error)))
     }
+}
+
+fn not_run(name: &'static str, error: RunError) -> RunStatistics {
+    tracing::error!(scenario = name, %error, "the run could not start");
+    RunStatistics::not_run(name, error)
 }
 
 /// The methods of Balter's scenarios, for code that is generic over them. [`Scenario`] has them

@@ -3,6 +3,8 @@
 mod display;
 mod latencies;
 
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use balter_controllers::{Broken, Limit, RateState};
@@ -20,7 +22,8 @@ use crate::{RunError, Verdict};
 ///
 /// `Display` prints a summary of some twenty lines.
 ///
-/// A run that could not start has nothing but its [`error`](Self::error).
+/// A run that could not start has its name and its [`error`](Self::error), and one of which nothing
+/// was asked its name and a [`verdict`](Self::verdict) that says so.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -96,10 +99,18 @@ pub struct RunStatistics {
     pub handshakes: Latencies,
     /// Those of them that resumed an earlier session.
     pub resumed_handshakes: u64,
-    /// The same for each `#[transaction]`, in the order of their names.
+    /// The same for each `#[transaction]`, in the order of their names and then of their modules.
     pub transactions: Vec<TransactionStatistics>,
     /// Failures by class, only those that happened, most first.
     pub failures: Vec<(FailureClass, u64)>,
+    /// Bytes that the scenario's instances gave to this crate's TCP streams to send, in transactions
+    /// and outside of them: TCP payload, so with TLS the encrypted bytes. What clients with sockets
+    /// of their own send (feature `tokio`) is in none of these three.
+    pub bytes_sent: u64,
+    /// Bytes that they received, counted in the same way.
+    pub bytes_received: u64,
+    /// TCP connections that they opened.
+    pub connections: u64,
     /// What each shard did; empty for a run of many nodes.
     pub shards: Vec<ShardStatistics>,
     /// What each node of a cluster did, in the order in which they joined; empty for a run of one
@@ -116,17 +127,80 @@ pub struct RunStatistics {
     /// Time in which this process's control group had used up its share of the processors, summed
     /// over them.
     pub throttled: Duration,
-    /// What bounded the run. `None` if it was not load-tested at all.
+    /// It ended before its time: by SIGINT, because the scenario did nothing but panic, or in a
+    /// cluster because somebody asked for it. A search that ends with the capacity found was not
+    /// stopped.
+    pub stopped: bool,
+    /// What bounded the run. `None` if it could not start.
     pub verdict: Option<Verdict>,
-    /// Where a limit bounds the rate, the transaction that breaks it most, by name.
+    /// Where a limit bounds the rate, the transaction that breaks it most, by name; with its module
+    /// where another has the same.
     pub bound_transaction: Option<String>,
-    /// The generator was too slow for this rate, or more than a tenth of the 99th percentile of
-    /// the response time is its own doing (see [`punctual`](Self::punctual)): the latencies say
-    /// too much about the generator.
+    /// Not fit to be asserted on: the generator was too slow for this rate, or more than a tenth of
+    /// the 99th percentile of the response time is its own doing (see
+    /// [`punctual`](Self::punctual)), or more than one in a hundred of what completed or panicked
+    /// was a panic or another failure of the generator's own ([`FailureClass::is_generator`]).
     pub distorted: bool,
     /// Why the run could not start.
-    #[cfg_attr(feature = "serde", serde(skip))]
     pub error: Option<RunError>,
+}
+
+impl RunStatistics {
+    pub(crate) fn nothing_asked(scenario: &str) -> Self {
+        Self {
+            scenario: scenario.to_owned(),
+            verdict: Some(Verdict::NothingAsked),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn not_run(scenario: &str, error: RunError) -> Self {
+        Self {
+            scenario: scenario.to_owned(),
+            tps_limited: true,
+            error: Some(error),
+            ..Self::default()
+        }
+    }
+
+    /// Panics and other failures of the generator's own, and all that completed or panicked: what
+    /// [`distorted`](Self::distorted) compares.
+    fn own_failures(&self) -> (u64, u64) {
+        let own = self.failures.iter().filter(|(class, _)| class.is_generator());
+        let (panicked, others): (Vec<_>, Vec<_>) =
+            own.partition(|(class, _)| *class == FailureClass::Panic);
+        let sum = |failures: Vec<&(FailureClass, u64)>| -> u64 {
+            failures.iter().map(|(_, count)| count).sum()
+        };
+        let completed = self.counts.completed().saturating_sub(sum(panicked));
+        (sum(others) + self.panics, completed + self.panics)
+    }
+}
+
+/// Failures by class, only those that happened.
+pub(crate) fn by_class(
+    failures: &[u64; FailureClass::COUNT],
+) -> impl Iterator<Item = (FailureClass, u64)> + '_ {
+    let all = FailureClass::ALL.into_iter().map(|class| (class, failures[class.index()]));
+    all.filter(|&(_, count)| count > 0)
+}
+
+/// Names of transactions, in their order: with its module where another has the same.
+pub(crate) fn shown_names<'a>(
+    all: impl Iterator<Item = &'a TransactionStatistics> + Clone,
+) -> Vec<Cow<'a, str>> {
+    let mut modules = HashMap::new();
+    let mut ambiguous = HashSet::new();
+    for one in all.clone() {
+        if *modules.entry(&one.name).or_insert(&one.module) != &one.module {
+            ambiguous.insert(&one.name);
+        }
+    }
+    let name = |one: &'a TransactionStatistics| match ambiguous.contains(&one.name) {
+        true => Cow::Owned(format!("{}::{}", one.module, one.name)),
+        false => Cow::Borrowed(&*one.name),
+    };
+    all.map(name).collect()
 }
 
 /// Time that transactions which were due have waited for an instance, summed over them, those
@@ -306,10 +380,14 @@ impl Outside {
 pub struct TransactionStatistics {
     /// Name of the function.
     pub name: String,
+    /// Path of the module that it stands in.
+    pub module: String,
     /// Ended with their success side.
     pub succeeded: u64,
     /// Ended with their failure side, by timeout or by a panic.
     pub failed: u64,
+    /// Those by class, only what happened, most first.
+    pub failures: Vec<(FailureClass, u64)>,
     /// Begun and given up.
     pub cancelled: u64,
     /// End minus intended start.

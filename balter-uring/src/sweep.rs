@@ -19,6 +19,10 @@ const HYSTERESIS_LATENCY: f64 = 2.0;
 pub struct Sweep {
     /// The rates in the order in which they were asked for.
     pub points: Vec<SweepPoint>,
+    /// It was stopped before its time, with its last point: by SIGINT, or because that run was
+    /// [stopped](RunStatistics::stopped) for another reason.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub stopped: bool,
 }
 
 /// One rate of a sweep.
@@ -119,9 +123,15 @@ impl fmt::Display for Sweep {
             )?;
         }
         match &self.hysteresis()[..] {
-            [] => Ok(()),
-            rates => writeln!(f, "hysteresis: worse on the way down at {rates:?} transactions/s"),
+            [] => {}
+            rates => {
+                writeln!(f, "hysteresis: worse on the way down at {rates:?} transactions/s")?;
+            }
         }
+        if self.stopped {
+            writeln!(f, "stopped before its end: the last rate was not asked for to its end")?;
+        }
+        Ok(())
     }
 }
 
@@ -142,7 +152,7 @@ mod tests {
     fn the_knee_is_where_latency_begins_to_cost_more_than_throughput_gains() {
         let times = [(100, 10), (200, 11), (300, 14), (400, 40), (500, 200)];
         let up = times.map(|(tps, ms)| point(tps, false, ms));
-        let sweep = Sweep { points: up.to_vec() };
+        let sweep = Sweep { points: up.to_vec(), stopped: false };
         assert_eq!(sweep.knee().map(|point| point.tps), Some(300));
         assert!(sweep.scalability().is_some_and(|law| law.kappa >= 0.0));
         assert!(sweep.to_string().contains("knee: 300"));
@@ -153,6 +163,6 @@ mod tests {
     fn a_target_that_has_not_recovered_is_told() {
         let mut points = vec![point(100, false, 10), point(200, false, 20)];
         points.extend([point(200, true, 20), point(100, true, 40)]);
-        assert_eq!(Sweep { points }.hysteresis(), [100]);
+        assert_eq!(Sweep { points, stopped: false }.hysteresis(), [100]);
     }
 }

@@ -22,8 +22,17 @@ pub struct TransactionMeta {
     id: AtomicUsize,
 }
 
-/// How many transactions have an id.
-static REGISTERED: Mutex<usize> = Mutex::new(0);
+/// Name and module of each transaction that has an id, by that.
+static REGISTERED: Mutex<Vec<(&str, &str)>> = Mutex::new(Vec::new());
+
+/// Whether a transaction of the same name in another module was the first of that name to run in
+/// this process.
+#[cfg(feature = "metrics")]
+pub(crate) fn is_later_namesake(name: &str, module: &str) -> bool {
+    let registered = REGISTERED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let first = registered.iter().find(|(other, _)| *other == name);
+    first.is_some_and(|&(_, other)| other != module)
+}
 
 impl TransactionMeta {
     #[doc(hidden)]
@@ -61,9 +70,9 @@ impl TransactionMeta {
         if known != 0 {
             return known - 1;
         }
-        *registered += 1;
-        self.id.store(*registered, Ordering::Relaxed);
-        *registered - 1
+        registered.push((self.name, self.module));
+        self.id.store(registered.len(), Ordering::Relaxed);
+        registered.len() - 1
     }
 }
 

@@ -18,6 +18,10 @@ const TAKEN: f64 = 0.05;
 /// what a timer or a turn of a shard that keeps up costs.
 const LATE_NS: u64 = 1_000_000;
 
+/// From one failure of the generator's own in so many transactions on, what a run
+/// measured is not what was asked for, whatever rate it had.
+const SPOILT_FROM: u64 = 100;
+
 /// The generator's own lag may be this share of the response time that is
 /// reported; beyond it the report says more about the generator.
 const DISTORTING: f64 = 0.1;
@@ -34,7 +38,7 @@ pub struct Evidence {
     pub started: u64,
     /// Permits dropped unused.
     pub missed: u64,
-    /// Transactions that ended by themselves, well or badly.
+    /// Transactions that ended by themselves, well or badly; without those that panicked.
     pub completed: u64,
     /// Time in which permits were released, in nanoseconds; without the grace
     /// for what was under way at the end.
@@ -118,6 +122,33 @@ impl Evidence {
 
     fn spoilt(&self) -> u64 {
         self.descriptors.saturating_add(self.ports).saturating_add(self.memory)
+    }
+
+    /// Whether panics and other failures of the generator's own are more than one
+    /// in a hundred, of all that completed or panicked. The figures are not fit to
+    /// be asserted on then: a share of what was asked for was never sent.
+    #[must_use]
+    pub fn is_spoilt(&self) -> bool {
+        self.spoilt().saturating_add(self.panics) > self.tolerated()
+    }
+
+    fn tolerated(&self) -> u64 {
+        self.completed.saturating_add(self.panics) / SPOILT_FROM
+    }
+
+    /// The generator's own failure that there was most of, if they are too many.
+    fn spoilt_by(&self) -> Option<Verdict> {
+        let Self { descriptors, ports, memory, panics, .. } = *self;
+        if !self.is_spoilt() {
+            return None;
+        }
+        let most = descriptors.max(ports).max(memory).max(panics);
+        Some(match most {
+            most if descriptors == most => Verdict::Descriptors { failures: descriptors },
+            most if ports == most => Verdict::Ports { failures: ports },
+            most if memory == most => Verdict::Memory { failures: memory },
+            _ => Verdict::Panics { panics },
+        })
     }
 
     fn valid(&self) -> u64 {
@@ -318,11 +349,13 @@ impl Verdict {
 
 /// Names what bounded a run.
 ///
-/// A goal that was reached (99 %) needs no excuse. Otherwise the generator's own
-/// faults come first, from the plainest to the most doubtful, and the target is
-/// blamed only when none of them explains the shortfall. Without a rate as its
-/// goal, a run has such a fault if shards were lost, or if the faults of the
-/// kind are more than one per cent of what completed.
+/// A goal that was reached (99 %) needs no excuse, unless panics and other failures
+/// of the generator's own were more than one in a hundred ([`Evidence::is_spoilt`]):
+/// then it does not count as reached, whatever the rate. Otherwise the generator's
+/// faults come first, from the plainest to the most doubtful, and the
+/// target is blamed only when none of them explains the shortfall. Without a rate
+/// as its goal, a run has such a fault if shards were lost, or if failures are more
+/// than one in a hundred.
 ///
 /// ```
 /// use balter_controllers::{Evidence, Verdict, judge};
@@ -346,16 +379,19 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     }
     let achieved_tps = evidence.achieved_tps();
     let Some(goal_tps) = evidence.goal() else {
-        return match fault(evidence, evidence.completed / 100) {
+        return match fault_beyond_one_in_a_hundred(evidence) {
             Some(verdict) => verdict,
             None if evidence.started == 0 && evidence.planned == 0 => Verdict::NothingAsked,
             None => Verdict::Completed { achieved_tps },
         };
     };
     if evidence.reached(goal_tps) {
-        return Verdict::GoalReached { goal_tps, achieved_tps };
+        // The loss of a part has been made up for, where the goal was reached all the same.
+        let spoilt = evidence.spoilt_by();
+        return spoilt.unwrap_or(Verdict::GoalReached { goal_tps, achieved_tps });
     }
-    if let Some(verdict) = fault(evidence, 0) {
+    if let Some(verdict) = lost(evidence).or_else(|| fault(evidence)).or_else(|| cut_off(evidence))
+    {
         return verdict;
     }
     let Evidence { response_p99_ns, saturation, max_instances, cycle_ns, .. } = *evidence;
@@ -402,7 +438,7 @@ fn nothing_started(evidence: &Evidence) -> Option<Verdict> {
         return None;
     }
     let verdict = Verdict::NothingStarted { returned, outside, outside_failed };
-    Some(fault(evidence, 0).unwrap_or(verdict))
+    Some(fault(evidence).unwrap_or(verdict))
 }
 
 /// Whether the machine's processors were somewhere else.
@@ -422,9 +458,10 @@ fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
     if let (Some(goal_tps), Some(achieved_tps)) = (goal_tps, held_tps)
         && achieved_tps >= REACHED * f64::from(goal_tps)
     {
-        return Verdict::GoalReached { goal_tps, achieved_tps };
+        let spoilt = evidence.spoilt_by();
+        return spoilt.unwrap_or(Verdict::GoalReached { goal_tps, achieved_tps });
     }
-    if let Some(verdict) = fault(evidence, evidence.completed / 100) {
+    if let Some(verdict) = fault_beyond_one_in_a_hundred(evidence) {
         return verdict;
     }
     let &Evidence { response_p99_ns, saturation, cycle_ns, .. } = evidence;
@@ -461,27 +498,42 @@ fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
     }
 }
 
-/// The generator's plain fault, if one happened more than `tolerated` times.
-fn fault(evidence: &Evidence, tolerated: u64) -> Option<Verdict> {
-    let Evidence { shards_lost, descriptors, ports, memory, panics, .. } = *evidence;
+/// Whether parts of the generator are missing.
+fn lost(evidence: &Evidence) -> Option<Verdict> {
+    let Evidence { shards_lost, nodes_lost, .. } = *evidence;
     if shards_lost > 0 {
         Some(Verdict::ShardsLost { shards_lost })
-    } else if evidence.nodes_lost > 0 {
-        let achieved_tps = evidence.achieved_tps();
-        Some(Verdict::NodesLost { nodes_lost: evidence.nodes_lost, achieved_tps })
-    } else if descriptors > tolerated {
-        Some(Verdict::Descriptors { failures: descriptors })
-    } else if ports > tolerated {
-        Some(Verdict::Ports { failures: ports })
-    } else if memory > tolerated {
-        Some(Verdict::Memory { failures: memory })
-    } else if panics > tolerated {
-        Some(Verdict::Panics { panics })
-    } else if evidence.unreachable > evidence.completed / 100 {
-        Some(Verdict::Network { failures: evidence.unreachable })
+    } else if nodes_lost > 0 {
+        Some(Verdict::NodesLost { nodes_lost, achieved_tps: evidence.achieved_tps() })
     } else {
         None
     }
+}
+
+fn fault_beyond_one_in_a_hundred(evidence: &Evidence) -> Option<Verdict> {
+    lost(evidence).or_else(|| evidence.spoilt_by()).or_else(|| cut_off(evidence))
+}
+
+/// The generator's plainest failure, if there was one: where the goal was missed, any counts.
+fn fault(evidence: &Evidence) -> Option<Verdict> {
+    let Evidence { descriptors, ports, memory, panics, .. } = *evidence;
+    if descriptors > 0 {
+        Some(Verdict::Descriptors { failures: descriptors })
+    } else if ports > 0 {
+        Some(Verdict::Ports { failures: ports })
+    } else if memory > 0 {
+        Some(Verdict::Memory { failures: memory })
+    } else if panics > 0 {
+        Some(Verdict::Panics { panics })
+    } else {
+        None
+    }
+}
+
+/// Whether more than one in a hundred did not get to the target.
+fn cut_off(evidence: &Evidence) -> Option<Verdict> {
+    let failures = evidence.unreachable;
+    (failures > evidence.completed / 100).then_some(Verdict::Network { failures })
 }
 
 /// Whether the generator's own doing is more than a tenth of the response time that is reported,
@@ -560,7 +612,8 @@ impl fmt::Display for Verdict {
             ),
             Verdict::Panics { panics } => write!(
                 f,
-                "the scenario panicked {panics} time(s): mend it, its message is in the log"
+                "the scenario panicked {panics} time(s): mend it, its first message is shown with \
+                 the panics (`panic_message`)"
             ),
             Verdict::ConcurrencyLimit { max_instances, goal_tps, achieved_tps, cycle_ns } => {
                 write!(

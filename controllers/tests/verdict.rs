@@ -110,6 +110,43 @@ fn transactions_the_generator_spoilt_are_no_achievement() {
 }
 
 #[test]
+fn a_goal_is_not_reached_by_a_run_that_the_generator_spoilt() {
+    // 1 000 of which 11 were the generator's own failures, of whichever kinds.
+    let reached = Evidence { completed: 1_010, ..short() };
+    let spoilt = Evidence { descriptors: 2, ports: 8, memory: 1, ..reached.clone() };
+    assert_eq!(judge(&spoilt), Verdict::Ports { failures: 8 });
+    assert!(spoilt.is_spoilt() && judge(&spoilt).tps_limited());
+    let borne = Evidence { memory: 0, ..spoilt };
+    assert!(!borne.is_spoilt());
+    assert!(matches!(judge(&borne), Verdict::GoalReached { .. }));
+    // Panics are no completed transactions: 12 of 1 022 are too many, 10 of 1 020 are not.
+    let panicked = |panics| Evidence { panics, ..reached.clone() };
+    assert_eq!(judge(&panicked(12)), Verdict::Panics { panics: 12 });
+    assert!(matches!(judge(&panicked(10)), Verdict::GoalReached { .. }));
+    // Nothing but panics.
+    let hopeless = Evidence { completed: 0, panics: 1, ..short() };
+    assert!(hopeless.is_spoilt());
+    // Nodes whose share others have taken over are no reason to doubt.
+    assert!(matches!(judge(&Evidence { nodes_lost: 1, ..reached }), Verdict::GoalReached { .. }));
+}
+
+#[test]
+fn a_search_that_the_generator_spoilt_has_not_reached_its_goal() {
+    let spoilt = with_search(|evidence, _| (evidence.goal_tps, evidence.panics) = (Some(970), 90));
+    assert_eq!(spoilt, Verdict::Panics { panics: 90 });
+    let borne = with_search(|evidence, _| (evidence.goal_tps, evidence.panics) = (Some(970), 5));
+    assert!(matches!(borne, Verdict::GoalReached { .. }), "{borne:?}");
+}
+
+#[test]
+fn verdicts_send_nobody_to_a_log() {
+    for evidence in [Evidence { panics: 80, ..short() }, Evidence { shards_lost: 2, ..short() }] {
+        let line = judge(&evidence).to_string();
+        assert!(!line.contains("log"), "{line}");
+    }
+}
+
+#[test]
 fn a_run_in_which_nothing_completed_has_not_reached_a_goal() {
     let evidence = Evidence { goal_tps: Some(1), completed: 0, elapsed_ns: 500_000_000, ..short() };
     assert!(judge(&evidence).tps_limited());

@@ -13,22 +13,22 @@ use super::budget::{BudgetSlot, Course, Share, share_among, shares};
 use super::clock::{Clock, nanoseconds};
 #[cfg(feature = "rt")]
 use super::lease::Lease;
-use super::observed::Observed;
+use super::observed::{CALLBACK_PANICKED, Observed};
 use super::outside;
 use super::panic_hook;
 use super::pool::{self, Prepared};
 use super::processor::Readings;
 use super::run::{Report, RunSpec, WINDOWS_IN_FLIGHT};
 use super::shard::{Command, ShardHandle};
-use super::signals::Listening;
+use super::signals::{DEAF, Listening};
 use super::steering::{Ending, Steering};
 use super::totals::for_controllers;
 use super::watchdog::{Attention, Watch};
 use super::window::ShardWindow;
 use crate::config::Load;
-use crate::observe::{Published, State};
+use crate::observe::{Published, RECORDER_PANICKED, State};
 use crate::statistics::RunStatistics;
-use crate::{RunError, cores};
+use crate::{RunError, cores, userland};
 
 /// From the word to the shards until the first transaction is due: time for all of them to take
 /// the run up and start their instances.
@@ -514,6 +514,14 @@ impl Run {
         let deadline = deadline.saturating_add(PATIENCE_NS);
         if now > deadline {
             for part in 0..self.members.len() {
+                if !self.members[part].over {
+                    let core = self.members[part].shard.core;
+                    self.steering.totals.note(format!(
+                        "the shard on core {core} was not heard of for {} s after it should have \
+                         ended: code of the scenario blocks its thread, or never yields",
+                        PATIENCE_NS / 1_000_000_000
+                    ));
+                }
                 self.lose_part(part);
             }
         }
@@ -563,6 +571,11 @@ impl Run {
     fn lose(&mut self, core: usize) {
         for part in 0..self.members.len() {
             if self.members[part].shard.core == core {
+                if !self.members[part].over {
+                    self.steering.totals.note(format!(
+                        "the shard on core {core} has ended: standard error has its thread's message"
+                    ));
+                }
                 self.lose_part(part);
             }
         }
@@ -603,11 +616,12 @@ impl Run {
             led.report(true);
         }
         self.published.end();
+        self.note_troubles();
         let end_ns = self.stopped_ns.unwrap_or(self.end_ns).min(self.end_ns).max(self.start_ns);
         // A run without an end whose shards are all lost ended with its last window.
         let end_ns = if end_ns == u64::MAX { self.last_tick_ns } else { end_ns };
         let processors = Readings::now(self.members.iter().map(|share| share.shard.core));
-        let statistics = self.steering.statistics(Ending {
+        let mut statistics = self.steering.statistics(Ending {
             name: self.name,
             are_nodes: false,
             elapsed_ns: end_ns - self.start_ns,
@@ -620,6 +634,7 @@ impl Run {
         if !statistics.counts.add_up() {
             // Said rather than asserted: this thread leads all runs.
             tracing::error!(scenario = self.name, counts = ?statistics.counts, "counts do not add up");
+            statistics.notes.push("the counts do not add up: a fault of this crate".to_owned());
         }
         if statistics.tps_limited {
             tracing::warn!(
@@ -629,7 +644,23 @@ impl Run {
             );
         }
         if let Some(done) = self.done.take() {
-            let _ = done.send(Ok(statistics));
+            // It wakes whoever waits, by code of an executor that may be the user's.
+            userland::call(|| drop(done.send(Ok(statistics))));
+        }
+    }
+
+    /// What was logged of this run is told in its statistics too: most programs install no
+    /// subscriber.
+    fn note_troubles(&mut self) {
+        let totals = &mut self.steering.totals;
+        if self.observed.as_ref().is_some_and(|observed| observed.failing) {
+            totals.note(CALLBACK_PANICKED);
+        }
+        if self.published.has_failed() {
+            totals.note(RECORDER_PANICKED);
+        }
+        if self.listening.as_ref().is_some_and(Listening::is_deaf) {
+            totals.note(DEAF);
         }
     }
 }

@@ -15,7 +15,9 @@ use super::run::{Grant, ShardRun, Ticket};
 use super::timers::SleepUntil;
 use super::window::Outcome;
 use crate::failure::{self, FailureClass, Scope, with_scope};
+use crate::traffic::Meter;
 use crate::transaction::TransactionMeta;
+use crate::userland;
 use crate::waker::remember;
 
 thread_local! {
@@ -287,6 +289,7 @@ impl Guarded {
         let run_id = self.instance.run.id();
         let outer_run = panic_hook::set_run(run_id);
         let outer_polled = self.instance.run.shard().pulse().enter(run_id);
+        let meter = Meter::start();
         // Unwind safety: after a panic the future is dropped, not polled again, and the run's
         // tables are only borrowed for the length of their own methods, which do not panic.
         let result = catch_unwind(AssertUnwindSafe(|| {
@@ -294,6 +297,10 @@ impl Guarded {
             let _context = crate::tokio_context::enter();
             run(self)
         }));
+        let traffic = meter.end();
+        if !traffic.is_none() {
+            self.instance.run.moved(traffic);
+        }
         self.instance.run.shard().pulse().leave(outer_polled);
         panic_hook::set_run(outer_run);
         CURRENT.with(|current| *current.borrow_mut() = outer);
@@ -305,8 +312,7 @@ impl Guarded {
             && let Err(payload) = self.guarded(|_| drop(future))
         {
             self.instance.run.panicked(&*payload);
-            // A payload may panic when dropped, too; nothing is left to guard that with.
-            std::mem::forget(payload);
+            userland::forget(payload);
         }
     }
 
@@ -328,7 +334,7 @@ impl Guarded {
             }
             Err(payload) => {
                 self.instance.run.panicked(&*payload);
-                std::mem::forget(payload);
+                userland::forget(payload);
                 self.drop_future();
             }
         }

@@ -1,6 +1,5 @@
 //! What an observer is shown of a run.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use balter_controllers::Window;
@@ -10,6 +9,9 @@ use super::recorder::histogram;
 use crate::config::{Observer, Progress};
 use crate::statistics::Counts;
 
+pub(super) const CALLBACK_PANICKED: &str =
+    "the progress callback panicked and was not called again";
+
 /// What an observer is shown next.
 pub(super) struct Observed {
     observer: Observer,
@@ -18,7 +20,8 @@ pub(super) struct Observed {
     /// How long the run had gone on when it was last shown, and what had been counted.
     shown_ns: u64,
     counts: Counts,
-    failing: bool,
+    /// It has panicked.
+    pub(super) failing: bool,
 }
 
 impl Observed {
@@ -70,11 +73,9 @@ impl Observed {
             busy: window.busy,
         };
         self.response.reset();
-        let callback = &mut self.observer.callback;
-        // A panic of the callback must not take the aggregator, and with it all runs, along.
-        if catch_unwind(AssertUnwindSafe(|| callback(&progress))).is_err() {
+        if !self.observer.show(&progress) {
             self.failing = true;
-            tracing::error!(scenario, "the progress callback panicked and is not called again");
+            tracing::error!(scenario, "{CALLBACK_PANICKED}");
         }
     }
 }

@@ -21,6 +21,7 @@ use super::outside;
 use super::shard::Shard;
 use super::window::{Outcome, Times};
 use crate::handshake::Handshake;
+use crate::traffic::Traffic;
 use crate::transaction::TransactionMeta;
 pub(crate) use permits::Ticket;
 use permits::{Permits, Place};
@@ -587,7 +588,7 @@ impl ShardRun {
     /// From one request outside of transactions to the next, `u64::MAX` while there may be none.
     pub(crate) fn outside_interval_ns(&self, now: u64) -> u64 {
         // Without a lease nothing may be sent.
-        match self.is_running() && self.spec.slot.budget(now).is_some() {
+        match self.is_running() && now < self.granted.get().1 {
             true => self.spec.slot.outside_interval_ns(),
             false => u64::MAX,
         }
@@ -618,6 +619,11 @@ impl ShardRun {
     /// A scenario has returned without having started a transaction.
     pub(crate) fn returned_early(&self) {
         self.windows.borrow_mut().current.returned_early += 1;
+    }
+
+    /// An instance has moved bytes or opened connections, in one poll.
+    pub(crate) fn moved(&self, traffic: Traffic) {
+        self.windows.borrow_mut().current.traffic.add(traffic);
     }
 
     /// A scenario has returned.

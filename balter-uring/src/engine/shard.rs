@@ -97,7 +97,7 @@ pub(crate) struct Shard {
     pulse: Arc<Pulse>,
     pub(crate) ring: Rc<Ring>,
     #[cfg(feature = "tokio")]
-    inbox: std::sync::Arc<Inbox>,
+    inbox: Arc<Inbox>,
 }
 
 impl Shard {
@@ -174,7 +174,7 @@ impl Shard {
 
     /// Where other threads leave the tasks that they have woken.
     #[cfg(feature = "tokio")]
-    pub(crate) fn inbox(&self) -> &std::sync::Arc<Inbox> {
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
         &self.inbox
     }
 

@@ -12,18 +12,38 @@ use super::pool;
 /// Runs that want the signal now. At zero it does what it does by default.
 static LISTENING: AtomicUsize = AtomicUsize::new(0);
 static INSTALLED: OnceLock<bool> = OnceLock::new();
+/// Signals that were for the runs, ever.
+static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
+
+pub(super) const DEAF: &str = "SIGINT cannot be taken: an interrupt ends the process at once";
 
 /// While it lives, SIGINT is for the runs.
 #[derive(Debug)]
-pub(crate) struct Listening;
+pub(crate) struct Listening {
+    is_deaf: bool,
+    /// Interrupts before it began.
+    before: usize,
+}
 
 impl Listening {
     pub(crate) fn new() -> Self {
+        let before = INTERRUPTS.load(Ordering::SeqCst);
         LISTENING.fetch_add(1, Ordering::SeqCst);
-        if !INSTALLED.get_or_init(install) {
-            tracing::warn!("SIGINT cannot be taken: an interrupt will end the process at once");
+        let is_deaf = !INSTALLED.get_or_init(install);
+        if is_deaf {
+            tracing::warn!("{DEAF}");
         }
-        Self
+        Self { is_deaf, before }
+    }
+
+    /// The signal could not be taken.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.is_deaf
+    }
+
+    /// There was a signal since it began, whether or not a run was there to be ended.
+    pub(crate) fn was_interrupted(&self) -> bool {
+        INTERRUPTS.load(Ordering::SeqCst) != self.before
     }
 }
 
@@ -38,6 +58,7 @@ fn install() -> bool {
     let listen = move || {
         for signal in &mut signals {
             if LISTENING.load(Ordering::SeqCst) > 0 {
+                INTERRUPTS.fetch_add(1, Ordering::SeqCst);
                 pool::aggregator().send(Control::Interrupt);
             } else {
                 let _ = signal_hook::low_level::emulate_default_handler(signal);

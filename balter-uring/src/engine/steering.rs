@@ -158,6 +158,8 @@ impl Steering {
             throttled,
             shards_lost,
         } = ending;
+        // One that has found what it was to find has come to its own end.
+        let stopped = stopped && !self.is_done();
         self.totals.statistics(Summary {
             stolen,
             throttled,

@@ -13,8 +13,9 @@ use super::window::{ShardWindow, TransactionWindow};
 use crate::failure::{FailureClass, generator_faults};
 use crate::statistics::{
     Counts, Latencies, Outside, RunStatistics, ShardStatistics, Steady, TransactionStatistics,
-    Waits,
+    Waits, by_class, shown_names,
 };
+use crate::traffic::Traffic;
 
 /// In a closed loop a shard that is busy for this share of its time is taken to be what the
 /// transactions wait for.
@@ -66,6 +67,7 @@ pub(crate) struct Totals {
     receive_delay: Latencies,
     handshakes: Latencies,
     resumed_handshakes: u64,
+    traffic: Traffic,
 }
 
 impl Totals {
@@ -91,6 +93,7 @@ impl Totals {
             receive_delay: Latencies::default(),
             handshakes: Latencies::default(),
             resumed_handshakes: 0,
+            traffic: Traffic::default(),
         }
     }
 
@@ -136,6 +139,7 @@ impl Totals {
             handshakes.add_to(self.handshakes.histogram_mut());
         }
         self.resumed_handshakes += window.resumed_handshakes;
+        self.traffic.add(window.traffic);
         if self.panic_message.is_none() {
             self.panic_message.clone_from(&window.panic);
         }
@@ -143,6 +147,7 @@ impl Totals {
             let Some(transaction) = transaction else { continue };
             let total = self.transactions.entry(id).or_insert_with(|| TransactionStatistics {
                 name: transaction.name.clone().into_owned(),
+                module: transaction.module.clone().into_owned(),
                 ..TransactionStatistics::default()
             });
             add_transaction(total, transaction);
@@ -224,9 +229,9 @@ impl Totals {
         counts
     }
 
-    /// Completed transactions by name.
+    /// Completed transactions, each function by itself.
     #[cfg(feature = "rt")]
-    pub(crate) fn transactions(&self) -> impl Iterator<Item = &TransactionStatistics> {
+    pub(crate) fn transactions(&self) -> impl Iterator<Item = &TransactionStatistics> + Clone {
         self.transactions.values()
     }
 
@@ -256,13 +261,13 @@ impl Totals {
             add(service.histogram_mut(), transaction.service.histogram());
             add(lag.histogram_mut(), transaction.lag.histogram());
         }
-        transactions.sort_by(|one, other| one.name.cmp(&other.name));
-        let mut failures: Vec<_> = FailureClass::ALL
-            .into_iter()
-            .map(|class| (class, self.failures[class.index()]))
-            .filter(|&(_, count)| count > 0)
-            .collect();
-        failures.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+        transactions
+            .sort_by(|one, other| (&one.name, &one.module).cmp(&(&other.name, &other.module)));
+        for transaction in &mut transactions {
+            most_first(&mut transaction.failures);
+        }
+        let mut failures: Vec<_> = by_class(&self.failures).collect();
+        most_first(&mut failures);
 
         let spoilt = generator_faults(&self.failures);
         let judged = counts.completed() - spoilt;
@@ -342,7 +347,8 @@ impl Totals {
                 self.stalled, counts.planned
             ));
         }
-        let distorted = matches!(verdict, Verdict::Generator { .. })
+        let distorted = evidence.is_spoilt()
+            || matches!(verdict, Verdict::Generator { .. })
             || self.stalled > counts.planned / 100
             || distorted(added.as_nanos() as u64, evidence.response_p99_ns);
         let elapsed = Duration::from_nanos(summary.elapsed_ns);
@@ -384,6 +390,10 @@ impl Totals {
             lag,
             transactions,
             failures,
+            bytes_sent: self.traffic.sent,
+            bytes_received: self.traffic.received,
+            connections: self.traffic.connections,
+            stopped: summary.stopped,
             shards: self
                 .parts
                 .iter()
@@ -414,8 +424,9 @@ fn worst(limit: &Limit, transactions: &[TransactionStatistics]) -> Option<String
         Limit::Latency { quantile, .. } => transaction.response.quantile(quantile).as_secs_f64(),
         _ => transaction.failed as f64 / transaction.response.len().max(1) as f64,
     };
-    let worst = transactions.iter().max_by(|one, other| broken(one).total_cmp(&broken(other)));
-    worst.map(|transaction| transaction.name.clone())
+    let named = transactions.iter().zip(shown_names(transactions.iter()));
+    let worst = named.max_by(|(one, _), (other, _)| broken(one).total_cmp(&broken(other)));
+    worst.map(|(_, name)| name.into_owned())
 }
 
 /// What the statistics say beside the sums.
@@ -448,11 +459,21 @@ fn add_transaction(total: &mut TransactionStatistics, window: &TransactionWindow
     total.succeeded += window.succeeded;
     total.failed += window.failed;
     total.cancelled += window.cancelled;
+    for (class, count) in by_class(&window.failures) {
+        match total.failures.iter_mut().find(|(known, _)| *known == class) {
+            Some((_, sum)) => *sum += count,
+            None => total.failures.push((class, count)),
+        }
+    }
     window.service.add_to(total.service.histogram_mut());
     if let Some(open) = &window.open {
         open.response.add_to(total.response.histogram_mut());
         open.lag.add_to(total.lag.histogram_mut());
     }
+}
+
+fn most_first(failures: &mut [(FailureClass, u64)]) {
+    failures.sort_by_key(|&(class, count)| (std::cmp::Reverse(count), class));
 }
 
 /// A shard's window as the controllers see it.

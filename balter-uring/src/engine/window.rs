@@ -7,6 +7,7 @@ use super::recorder::{Bucket, Recorder};
 use crate::failure::FailureClass;
 use crate::handshake::Handshake;
 use crate::statistics::{Counts, Outside};
+use crate::traffic::Traffic;
 use crate::transaction::TransactionMeta;
 
 /// How the outcome of a transaction counts.
@@ -28,13 +29,16 @@ pub(crate) struct Times {
     pub(crate) late: u64,
 }
 
-/// Completed transactions of one name in one window.
+/// Completed transactions of one function in one window.
 #[derive(Debug)]
 pub(crate) struct TransactionWindow {
     pub(crate) name: Cow<'static, str>,
+    pub(crate) module: Cow<'static, str>,
     pub(crate) succeeded: u64,
     pub(crate) failed: u64,
     pub(crate) cancelled: u64,
+    /// By [`FailureClass::index`]; their sum is `failed`.
+    pub(crate) failures: [u64; FailureClass::COUNT],
     pub(crate) service: Recorder,
     /// `None` in a closed loop, where a transaction is due when it starts: response is service
     /// and lag is nothing.
@@ -48,12 +52,14 @@ pub(crate) struct OpenRecorders {
 }
 
 impl TransactionWindow {
-    pub(crate) fn new(name: Cow<'static, str>, open_loop: bool) -> Self {
+    pub(crate) fn new(name: Cow<'static, str>, module: Cow<'static, str>, open_loop: bool) -> Self {
         Self {
             name,
+            module,
             succeeded: 0,
             failed: 0,
             cancelled: 0,
+            failures: [0; FailureClass::COUNT],
             service: Recorder::new(),
             open: open_loop
                 .then(|| OpenRecorders { response: Recorder::new(), lag: Recorder::new() }),
@@ -72,6 +78,9 @@ impl TransactionWindow {
         self.succeeded += other.succeeded;
         self.failed += other.failed;
         self.cancelled += other.cancelled;
+        for (sum, count) in self.failures.iter_mut().zip(other.failures) {
+            *sum += count;
+        }
         self.service.add(&other.service);
         if let (Some(mine), Some(theirs)) = (&mut self.open, &other.open) {
             mine.response.add(&theirs.response);
@@ -84,6 +93,7 @@ impl TransactionWindow {
             return;
         }
         (self.succeeded, self.failed, self.cancelled) = (0, 0, 0);
+        self.failures = [0; FailureClass::COUNT];
         self.service.reset();
         if let Some(open) = &mut self.open {
             open.response.reset();
@@ -147,6 +157,8 @@ pub(crate) struct ShardWindow {
     pub(crate) handshakes: Option<Recorder>,
     /// Those of them that went on with an earlier session.
     pub(crate) resumed_handshakes: u64,
+    /// What the run's instances have moved over the network.
+    pub(crate) traffic: Traffic,
     /// The run on this shard is over.
     pub(crate) last: bool,
 }
@@ -243,6 +255,7 @@ impl ShardWindow {
         self.outside.add(&other.outside);
         self.returned_early += other.returned_early;
         self.resumed_handshakes += other.resumed_handshakes;
+        self.traffic.add(other.traffic);
         self.last |= other.last;
         add_recorder(&mut self.punctual, other.punctual.as_ref());
         add_recorder(&mut self.lateness, other.lateness.as_ref());
@@ -256,7 +269,8 @@ impl ShardWindow {
             let Some(theirs) = theirs else { continue };
             let new = || {
                 let open_loop = theirs.open.is_some();
-                Box::new(TransactionWindow::new(theirs.name.clone(), open_loop))
+                let (name, module) = (theirs.name.clone(), theirs.module.clone());
+                Box::new(TransactionWindow::new(name, module, open_loop))
             };
             mine.get_or_insert_with(new).add(theirs);
         }
@@ -307,6 +321,7 @@ impl ShardWindow {
             Outcome::Succeeded => window.succeeded += 1,
             Outcome::Failed(class) => {
                 window.failed += 1;
+                window.failures[class.index()] += 1;
                 self.failures[class.index()] += 1;
             }
             Outcome::Cancelled => {
@@ -356,8 +371,8 @@ impl ShardWindow {
         if self.transactions.len() <= id {
             self.transactions.resize_with(id + 1, || None);
         }
-        let name = Cow::Borrowed(meta.name());
-        let window = TransactionWindow::new(name, self.punctual.is_some());
+        let (name, module) = (Cow::Borrowed(meta.name()), Cow::Borrowed(meta.module()));
+        let window = TransactionWindow::new(name, module, self.punctual.is_some());
         self.transactions[id] = Some(Box::new(window));
     }
 }
@@ -410,6 +425,7 @@ mod tests {
         window.record(&META, times, Outcome::Failed(FailureClass::Timeout));
         let transaction = window.transactions().next().expect("one name");
         assert_eq!(recorded(&transaction.service).len(), 1);
+        assert_eq!(transaction.failures[FailureClass::Timeout.index()], 1);
         assert_eq!(window.failures[FailureClass::Timeout.index()], 1);
     }
 
@@ -442,8 +458,13 @@ mod tests {
         let mut window = ShardWindow::new(true);
         let times = Times { intended: 0, start: 0, end: 9, late: 0 };
         window.record(&META, times, Outcome::Succeeded);
+        window.record(&META, times, Outcome::Failed(FailureClass::Reset));
+        window.traffic.add(Traffic { sent: 1, received: 2, connections: 3 });
         window.reset();
         assert_eq!((window.succeeded(), window.transactions().count()), (0, 1));
+        let transaction = window.transactions().next().expect("its memory is kept");
+        assert_eq!(transaction.failures, [0; FailureClass::COUNT]);
+        assert!(window.traffic.is_none());
         assert!(recorded(window.punctual.as_ref().expect("open")).is_empty());
     }
 }

@@ -11,6 +11,7 @@ use socket2::SockAddr;
 
 use super::{current_ring, listening_socket, stream_socket, watched};
 use crate::ring::{Chunk, SendBuf, Socket};
+use crate::traffic;
 
 /// What one write through [`AsyncWrite`] takes at most.
 const WRITE_SIZE: usize = 64 << 10;
@@ -40,6 +41,7 @@ impl TcpStream {
         let socket = opened?;
         socket.connect(SockAddr::from(address));
         poll_fn(|cx| watched(socket.poll_connect(cx))).await?;
+        traffic::connected();
         Ok(Self { socket, chunk: None })
     }
 
@@ -47,6 +49,7 @@ impl TcpStream {
     ///
     /// The last send must be over: see [`poll_sent`](Self::poll_sent).
     pub(crate) fn send(&self, bytes: SendBuf) {
+        traffic::sent(bytes.len());
         self.socket.send(bytes);
     }
 
@@ -68,7 +71,11 @@ impl TcpStream {
     /// The next bytes, or `None` after the peer's last.
     #[inline]
     pub(crate) fn poll_recv(&self, cx: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
-        watched(self.socket.poll_recv(cx))
+        let polled = watched(self.socket.poll_recv(cx));
+        if let Poll::Ready(Ok(Some(chunk))) = &polled {
+            traffic::received(chunk.len());
+        }
+        polled
     }
 
     /// Waits for bytes, which [`filled`](Self::filled) then has; `false` after the peer's last.

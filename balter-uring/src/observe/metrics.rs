@@ -5,30 +5,37 @@
 //! for each histogram, what the recorder asks for its values.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use metrics::{Counter, Gauge, Histogram, IntoF64, Unit};
+use metrics::{Counter, Gauge, Histogram, IntoF64, Label, Unit};
 
-use super::State;
+use super::{RECORDER_PANICKED, State};
 use crate::engine::recorder::Recorder;
 use crate::engine::window::{ShardWindow, TransactionWindow};
 use crate::failure::FailureClass;
+use crate::{transaction, userland};
 
 /// The metrics of one run. Empty where the process had no recorder when the run started, and from
 /// then on costs nothing.
-pub(crate) struct Published(Option<Box<Handles>>);
+pub(crate) struct Published {
+    handles: Option<Box<Handles>>,
+    /// The recorder has panicked.
+    failed: bool,
+}
 
 impl Published {
     /// Registers what is known before the first window. `cores` are those of the run's parts.
     pub(crate) fn new(scenario: &'static str, cores: impl Iterator<Item = usize>) -> Self {
-        let goal = metrics::gauge!(format!("balter_{scenario}_goal_tps"));
-        if !is_live(&goal) {
-            return Self(None);
-        }
         let cores: Vec<_> = cores.collect();
-        let mut published = Self(None);
-        published.0 = guarded(scenario, || Box::new(Handles::new(scenario, goal, &cores)));
-        published
+        let handles = guarded(scenario, || {
+            let goal = metrics::gauge!(format!("balter_{scenario}_goal_tps"));
+            is_live(&goal).then(|| Box::new(Handles::new(scenario, goal, &cores)))
+        });
+        Self { failed: handles.is_none(), handles: handles.flatten() }
+    }
+
+    /// It was told of the run up to a panic of its own, or of nothing.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// Adds a shard's window.
@@ -47,22 +54,30 @@ impl Published {
     }
 
     fn with(&mut self, work: impl FnOnce(&mut Handles)) {
-        if let Some(handles) = &mut self.0
+        if let Some(handles) = &mut self.handles
             && guarded(handles.scenario, || work(handles)).is_none()
         {
-            self.0 = None;
+            self.failed = true;
+            userland::let_go(self.handles.take());
         }
+    }
+}
+
+impl Drop for Published {
+    /// The handles are the recorder's.
+    fn drop(&mut self) {
+        userland::let_go(self.handles.take());
     }
 }
 
 /// A recorder is somebody else's code: its panic must not take the aggregator, and with it all
 /// runs, along.
 fn guarded<T>(scenario: &str, work: impl FnOnce() -> T) -> Option<T> {
-    let result = catch_unwind(AssertUnwindSafe(work));
-    if result.is_err() {
-        tracing::error!(scenario, "the metrics recorder panicked; this run tells it nothing more");
+    let result = userland::call(work);
+    if result.is_none() {
+        tracing::error!(scenario, "{RECORDER_PANICKED}");
     }
-    result.ok()
+    result
 }
 
 struct Handles {
@@ -140,7 +155,9 @@ impl Handles {
         for (handles, transaction) in self.transactions.iter_mut().zip(&window.transactions) {
             let Some(transaction) = transaction else { continue };
             handles
-                .get_or_insert_with(|| TransactionHandles::new(&transaction.name))
+                .get_or_insert_with(|| {
+                    TransactionHandles::new(&transaction.name, &transaction.module)
+                })
                 .window(transaction);
             if let Some(open) = &transaction.open {
                 let lag = self.lag.get_or_insert_with(|| lag(self.scenario));
@@ -183,7 +200,14 @@ impl Handles {
 }
 
 impl TransactionHandles {
-    fn new(transaction: &str) -> Self {
+    /// Named as Balter names them. Of several transactions of one name the first that ran in this
+    /// process has that name to itself and the others a label besides, so that a series never
+    /// changes its name, and programs without namesakes have Balter's series, without labels.
+    fn new(transaction: &str, module: &str) -> Self {
+        let labels = match transaction::is_later_namesake(transaction, module) {
+            true => vec![Label::new("module", module.to_owned())],
+            false => Vec::new(),
+        };
         let name = |what: &str| format!("{transaction}_{what}");
         metrics::describe_counter!(name("success"), Unit::Count, "transactions that succeeded");
         metrics::describe_counter!(name("error"), Unit::Count, "transactions that failed");
@@ -193,9 +217,9 @@ impl TransactionHandles {
             "time of completed transactions, from when they were due"
         );
         Self {
-            success: metrics::counter!(name("success")),
-            error: metrics::counter!(name("error")),
-            latency: metrics::histogram!(name("latency")),
+            success: metrics::counter!(name("success"), labels.clone()),
+            error: metrics::counter!(name("error"), labels.clone()),
+            latency: metrics::histogram!(name("latency"), labels),
         }
     }
 

@@ -28,6 +28,10 @@ pub(crate) enum SendBuf {
 }
 
 impl SendBuf {
+    pub(crate) fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
             Self::Shared(bytes) => bytes,

@@ -313,6 +313,8 @@ impl Lead {
             self.scratch.reset();
             if let Err(malformed) = window.fill(&mut self.names, &mut self.scratch) {
                 tracing::warn!(node = member.name, "{malformed} was refused");
+                let note = format!("{}: {malformed} was refused", member.name);
+                self.steering.totals.note(note);
                 continue;
             }
             self.steering.add(part, &self.scratch, None);
@@ -332,6 +334,9 @@ impl Lead {
             }
         }
         if let Some(summary) = report.summary {
+            for note in summary.notes() {
+                self.steering.totals.note(format!("{}: {note}", member.name));
+            }
             self.parts[part].summary = Some(summary);
             member.has_summed_up = true;
             if !member.is_over {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::request::RunRequest;
 use crate::engine::totals::Totals;
 use crate::failure::{FailureClass, generator_faults};
-use crate::statistics::{Counts, Latencies, RunStatistics, TransactionStatistics};
+use crate::statistics::{Counts, Latencies, RunStatistics, TransactionStatistics, shown_names};
 
 /// What this node has to do with a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ pub struct RunView {
     pub response: BTreeMap<String, f64>,
     /// Failures by class.
     pub failures: BTreeMap<String, u64>,
-    /// By name of the transaction.
+    /// By name of the transaction; with its module where another has the same.
     pub transactions: BTreeMap<String, TransactionView>,
     /// Its nodes, those that it has lost included.
     pub nodes: Vec<NodeView>,
@@ -147,12 +147,13 @@ impl RunView {
         self.counts = totals.counts();
         let mut response = Latencies::default();
         self.transactions.clear();
-        for transaction in totals.transactions() {
+        let names = shown_names(totals.transactions());
+        for (transaction, name) in totals.transactions().zip(names) {
             // In a closed loop a transaction is due when it starts.
             let times = if is_open { &transaction.response } else { &transaction.service };
             response.add(times);
             let view = TransactionView::of(transaction, times);
-            self.transactions.insert(transaction.name.clone(), view);
+            self.transactions.insert(name.into_owned(), view);
         }
         self.response = quantiles(&response);
         let failures = totals.failures();
@@ -188,8 +189,9 @@ impl RunView {
         let failures = statistics.failures.iter();
         self.failures = failures.map(|&(class, count)| (class.to_string(), count)).collect();
         let transactions = statistics.transactions.iter();
-        self.transactions = transactions
-            .map(|one| (one.name.clone(), TransactionView::of(one, &one.response)))
+        let named = transactions.clone().zip(shown_names(transactions));
+        self.transactions = named
+            .map(|(one, name)| (name.into_owned(), TransactionView::of(one, &one.response)))
             .collect();
         self.verdict = statistics.verdict.as_ref().map(ToString::to_string);
         self.distorted = Some(statistics.distorted);

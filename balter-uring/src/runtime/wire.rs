@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use crate::engine::recorder::{Bucket, Recorder};
 use crate::engine::window::{OpenRecorders, ShardWindow, TransactionWindow};
 use crate::failure::FailureClass;
+use crate::traffic::Traffic;
 
 /// Raised with every change of the messages.
 pub(crate) const PROTOCOL: u32 = 2;
@@ -16,6 +17,13 @@ pub(crate) const PROTOCOL: u32 = 2;
 /// No window has more transactions of different names, and no name is longer.
 const MOST_NAMES: usize = 10_000;
 const LONGEST_NAME: usize = 256;
+
+/// No path of a module is longer.
+const LONGEST_MODULE: usize = 1024;
+
+/// Notes of a node: as many as a run has at most, each cut at this length.
+const MOST_NOTES: usize = 32;
+const LONGEST_NOTE: usize = 512;
 
 /// Counts beyond this are no counts of a window: at 10 million a second it would be a year's.
 const HIGHEST_COUNT: u64 = 1 << 48;
@@ -126,7 +134,7 @@ pub(crate) struct Report {
 }
 
 /// What a worker knows of its part beside the windows.
-#[derive(Clone, Copy, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Summary {
     /// Share of its time that the hypervisor took from the worst core.
     #[prost(double, tag = "1")]
@@ -135,6 +143,19 @@ pub(crate) struct Summary {
     pub(crate) throttled_ns: u64,
     #[prost(uint32, tag = "3")]
     pub(crate) shards_lost: u32,
+    /// What its statistics say besides.
+    #[prost(string, repeated, tag = "4")]
+    pub(crate) notes: Vec<String>,
+}
+
+impl Summary {
+    /// The notes, bounded, and no control characters in them.
+    pub(crate) fn notes(&self) -> impl Iterator<Item = String> {
+        let plain = |note: &String| -> String {
+            note.chars().filter(|char| !char.is_control()).take(LONGEST_NOTE).collect()
+        };
+        self.notes.iter().take(MOST_NOTES).map(plain)
+    }
 }
 
 /// A window with its number.
@@ -189,6 +210,12 @@ pub(crate) struct Window {
     pub(crate) resumed_handshakes: u64,
     #[prost(bool, tag = "18")]
     pub(crate) last: bool,
+    #[prost(uint64, tag = "30")]
+    pub(crate) bytes_sent: u64,
+    #[prost(uint64, tag = "31")]
+    pub(crate) bytes_received: u64,
+    #[prost(uint64, tag = "32")]
+    pub(crate) connections: u64,
     #[prost(uint64, tag = "40")]
     pub(crate) stalled: u64,
     #[prost(uint64, tag = "41")]
@@ -237,6 +264,11 @@ pub(crate) struct Transaction {
     pub(crate) response: Option<Times>,
     #[prost(message, optional, tag = "7")]
     pub(crate) lag: Option<Times>,
+    #[prost(string, tag = "8")]
+    pub(crate) module: String,
+    /// By class; empty if none failed.
+    #[prost(uint64, repeated, tag = "9")]
+    pub(crate) failures: Vec<u64>,
 }
 
 /// A histogram: the buckets that hold something, each as the distance from the one before, and how
@@ -309,6 +341,9 @@ impl Window {
             outside_held_back: window.outside.held_back,
             returned_early: window.returned_early,
             last: window.last,
+            bytes_sent: window.traffic.sent,
+            bytes_received: window.traffic.received,
+            connections: window.traffic.connections,
             stalled: window.stalled,
             abandoned: window.abandoned,
             starting: window.starting,
@@ -355,6 +390,11 @@ impl Window {
         window.returned_early = checked(self.returned_early)?;
         window.resumed_handshakes = checked(self.resumed_handshakes)?;
         window.last = self.last;
+        window.traffic = Traffic {
+            sent: checked(self.bytes_sent)?,
+            received: checked(self.bytes_received)?,
+            connections: checked(self.connections)?,
+        };
         window.stalled = checked(self.stalled)?;
         window.abandoned = checked(self.abandoned)?;
         window.starting = self.starting;
@@ -368,20 +408,30 @@ impl Window {
         fill_optional(self.seen_late.as_ref(), &mut window.seen_late)?;
         fill_optional(self.receive_delay.as_ref(), &mut window.receive_delay)?;
         for transaction in &self.transactions {
-            let id = names.id(&transaction.name)?;
+            let id = names.id(&transaction.module, &transaction.name)?;
             if window.transactions.len() <= id {
                 window.transactions.resize_with(id + 1, || None);
             }
-            let name = || Cow::Owned(transaction.name.clone());
             let open_loop = transaction.response.is_some();
-            let filled = window.transactions[id]
-                .get_or_insert_with(|| Box::new(TransactionWindow::new(name(), open_loop)));
+            let new = || {
+                let name = Cow::Owned(transaction.name.clone());
+                let module = Cow::Owned(transaction.module.clone());
+                Box::new(TransactionWindow::new(name, module, open_loop))
+            };
+            let filled = window.transactions[id].get_or_insert_with(new);
             transaction.fill(filled)?;
         }
         // What the totals are made of has to fit together, or they would not.
         let ended = window.succeeded() + window.failed();
-        if window.failures.iter().sum::<u64>() != window.failed() {
-            return Err(MalformedWindow("failures that are of no class"));
+        let mut failures = [0; FailureClass::COUNT];
+        for one in window.transactions() {
+            if one.failures.iter().sum::<u64>() != one.failed {
+                return Err(MalformedWindow("failures that are of no class"));
+            }
+            failures.iter_mut().zip(one.failures).for_each(|(sum, count)| *sum += count);
+        }
+        if failures != window.failures {
+            return Err(MalformedWindow("failures that are of no transaction"));
         }
         if window.transactions().any(|one| one.succeeded + one.failed != one.service.len())
             || window.punctual.as_ref().is_some_and(|punctual| punctual.len() != ended)
@@ -417,6 +467,8 @@ impl Transaction {
             service: Some(Times::of(&window.service)),
             response: window.open.as_ref().map(|open| Times::of(&open.response)),
             lag: window.open.as_ref().map(|open| Times::of(&open.lag)),
+            module: window.module.clone().into_owned(),
+            failures: if window.failed > 0 { window.failures.to_vec() } else { Vec::new() },
         })
     }
 
@@ -424,6 +476,12 @@ impl Transaction {
         window.succeeded += checked(self.succeeded)?;
         window.failed += checked(self.failed)?;
         window.cancelled += checked(self.cancelled)?;
+        if self.failures.len() > FailureClass::COUNT {
+            return Err(MalformedWindow("other classes of failures"));
+        }
+        for (sum, &count) in window.failures.iter_mut().zip(&self.failures) {
+            *sum += checked(count)?;
+        }
         if let Some(service) = &self.service {
             service.record(&mut window.service)?;
         }
@@ -437,20 +495,25 @@ impl Transaction {
     }
 }
 
-/// Numbers for the names of transactions, as nodes send them.
+/// Numbers for transactions by module and name, as nodes send them.
 #[derive(Debug, Default)]
-pub(crate) struct Names(HashMap<String, usize>);
+pub(crate) struct Names {
+    by_module: HashMap<String, HashMap<String, usize>>,
+    count: usize,
+}
 
 impl Names {
-    fn id(&mut self, name: &str) -> Result<usize, MalformedWindow> {
-        if let Some(&id) = self.0.get(name) {
+    fn id(&mut self, module: &str, name: &str) -> Result<usize, MalformedWindow> {
+        if let Some(&id) = self.by_module.get(module).and_then(|names| names.get(name)) {
             return Ok(id);
         }
-        if self.0.len() >= MOST_NAMES || name.len() > LONGEST_NAME {
+        let is_too_long = name.len() > LONGEST_NAME || module.len() > LONGEST_MODULE;
+        if self.count >= MOST_NAMES || is_too_long {
             return Err(MalformedWindow("too many names of transactions, or too long ones"));
         }
-        let id = self.0.len();
-        self.0.insert(name.to_owned(), id);
+        let id = self.count;
+        self.count += 1;
+        self.by_module.entry(module.to_owned()).or_default().insert(name.to_owned(), id);
         Ok(id)
     }
 }
@@ -467,6 +530,7 @@ mod tests {
 
     static GET: TransactionMeta = TransactionMeta::new("get", "wire");
     static PUT: TransactionMeta = TransactionMeta::new("put", "wire");
+    static OTHER_GET: TransactionMeta = TransactionMeta::new("get", "wire::other");
 
     fn window(samples: &[(u64, u64, bool)]) -> ShardWindow {
         let mut window = ShardWindow::new(true);
@@ -569,6 +633,37 @@ mod tests {
     }
 
     #[test]
+    fn traffic_classes_and_modules_arrive() {
+        let times = TransactionTimes { intended: 0, start: 1, end: 3, late: 0 };
+        let mut sent = window(&[]);
+        sent.traffic = Traffic { sent: 10, received: 200, connections: 3 };
+        sent.record(&GET, times, Outcome::Failed(FailureClass::Timeout));
+        sent.record(&OTHER_GET, times, Outcome::Failed(FailureClass::Reset));
+        sent.record(&OTHER_GET, times, Outcome::Succeeded);
+        let mut names = Names::default();
+        let mut sum = travel(&sent, &mut names);
+        sum.merge(&travel(&sent, &mut names));
+        assert_eq!(sum.traffic, Traffic { sent: 20, received: 400, connections: 6 });
+        let of = |module: &str| {
+            let one = sum.transactions().find(|one| one.name == "get" && one.module == module);
+            let one = one.expect("it was sent");
+            let classes = [FailureClass::Timeout, FailureClass::Reset];
+            (one.succeeded, classes.map(|class| one.failures[class.index()]))
+        };
+        assert_eq!(of("wire"), (0, [2, 0]));
+        assert_eq!(of("wire::other"), (2, [0, 2]));
+    }
+
+    #[test]
+    fn notes_are_bounded_and_plain() {
+        let note = format!("a\u{1b}[31m\n{}", "x".repeat(10_000));
+        let summary = Summary { notes: vec![note; 1_000], ..Summary::default() };
+        let notes: Vec<_> = summary.notes().collect();
+        assert_eq!(notes.len(), MOST_NOTES);
+        assert!(notes[0].starts_with("a[31mx") && notes[0].len() == LONGEST_NOTE);
+    }
+
+    #[test]
     fn what_does_not_fit_together_is_refused() {
         let good = Window::of(&window(&[(1, 2, false), (3, 14, true)]));
         let refused = |change: fn(&mut Window)| {
@@ -585,6 +680,15 @@ mod tests {
         assert!(refused(|window| window.transactions[0].failed += 1));
         assert!(refused(|window| window.transactions[0].succeeded += 1));
         assert!(refused(|window| window.transactions[0].name = "x".repeat(300)));
+        assert!(refused(|window| window.transactions[0].module = "x".repeat(2_000)));
+        assert!(refused(|window| window.bytes_sent = u64::MAX));
+        // The other way round: the sums fit, the classes do not.
+        assert!(refused(|window| window.failures.rotate_left(1)));
+        assert!(refused(|window| {
+            let failing = window.transactions.iter_mut().find(|one| one.failed > 0);
+            failing.expect("one has failed").failures.clear();
+        }));
+        assert!(refused(|window| window.transactions[0].failures = vec![0; 99]));
         assert!(refused(|window| window.punctual.as_mut().expect("open").steps[0] = u32::MAX));
         assert!(refused(|window| window.punctual.as_mut().expect("open").counts.clear()));
         assert!(refused(|window| window.seen_late.as_mut().expect("recorded").counts[0] += 9));

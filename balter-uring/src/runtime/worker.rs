@@ -303,6 +303,7 @@ impl Part {
                 summary.throttled_ns = statistics.throttled.as_nanos() as u64;
                 summary.shards_lost =
                     statistics.shards.iter().filter(|shard| shard.lost).count() as u32;
+                summary.notes.clone_from(&statistics.notes);
                 self.view.send_modify(|view| Arc::make_mut(view).end(&statistics));
                 let mut place =
                     self.statistics.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -384,7 +385,7 @@ impl Part {
             ready: state.shards.is_some(),
             windows,
             stop: state.wants_stop,
-            summary: state.summary.filter(|_| is_delivered),
+            summary: state.summary.clone().filter(|_| is_delivered),
             leaving: state.leaving,
         }
     }

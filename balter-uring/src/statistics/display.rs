@@ -3,7 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Latencies, RunStatistics};
+use balter_controllers::Verdict;
+
+use super::{Latencies, RunStatistics, shown_names};
+use crate::failure::FailureClass;
 
 /// A time in the unit that fits it, four digits: `812 ns`, `40.1 µs`, `1.25 ms`, `3.00 s`.
 pub(crate) struct Time(pub(crate) Duration);
@@ -41,6 +44,40 @@ impl fmt::Display for Grouped {
             text.push(digit);
         }
         f.pad(&text)
+    }
+}
+
+/// An amount of data in the unit that fits it: `812 B`, `40.1 kB`, `1.25 MB`.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0 as f64;
+        let (value, unit) = match bytes {
+            bytes if bytes < 1e3 => return write!(f, "{} B", self.0),
+            bytes if bytes < 1e6 => (bytes / 1e3, "kB"),
+            bytes if bytes < 1e9 => (bytes / 1e6, "MB"),
+            bytes if bytes < 1e12 => (bytes / 1e9, "GB"),
+            bytes => (bytes / 1e12, "TB"),
+        };
+        let digits = match value {
+            value if value < 10.0 => 2,
+            value if value < 100.0 => 1,
+            _ => 0,
+        };
+        write!(f, "{value:.digits$} {unit}")
+    }
+}
+
+/// Failures as ` class 12 other 3`.
+struct Classes<'a>(&'a [(FailureClass, u64)]);
+
+impl fmt::Display for Classes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (class, count) in self.0 {
+            write!(f, " {class} {}", Grouped(*count))?;
+        }
+        Ok(())
     }
 }
 
@@ -89,6 +126,19 @@ impl fmt::Display for RunStatistics {
         if let Some(error) = &self.error {
             return writeln!(f, "{}: not run: {error}", self.scenario);
         }
+        // One that was run and came to nothing has parts.
+        if self.verdict == Some(Verdict::NothingAsked)
+            && self.shards.is_empty()
+            && self.nodes.is_empty()
+        {
+            return writeln!(
+                f,
+                "{}: not run: nothing was asked of it. Call `.tps()` for a rate, `.error_rate()` or \
+                 `.latency()` for the highest within a limit, `.concurrency()` or `.saturate()` for \
+                 a closed loop",
+                self.scenario
+            );
+        }
         let counts = &self.counts;
         let goal = match (self.goal_tps, &self.steady) {
             (0, _) => String::new(),
@@ -104,10 +154,11 @@ impl fmt::Display for RunStatistics {
         };
         writeln!(
             f,
-            "{}: {:.1} transactions/s{goal}, {:.2} s, {} instances on {parts} {part}{}",
+            "{}: {:.1} transactions/s{goal}, {:.2} s{}, {} instances on {parts} {part}{}",
             self.scenario,
             self.actual_tps,
             self.elapsed.as_secs_f64(),
+            if self.stopped { " (stopped before its time)" } else { "" },
             self.concurrency,
             if parts == 1 { "" } else { "s" },
         )?;
@@ -165,26 +216,38 @@ impl fmt::Display for RunStatistics {
                 Time(self.handshakes.max()),
             )?;
         }
+        if self.bytes_sent + self.bytes_received + self.connections > 0 {
+            writeln!(
+                f,
+                "\n  sent {}, received {}, {} connections opened",
+                Bytes(self.bytes_sent),
+                Bytes(self.bytes_received),
+                Grouped(self.connections),
+            )?;
+        }
         if self.transactions.len() > 1 {
             writeln!(f)?;
-            for transaction in &self.transactions {
+            let names = shown_names(self.transactions.iter());
+            let widths = names.iter().map(|name| name.chars().count() + 1);
+            let width = widths.max().unwrap_or(0).max(24);
+            for (transaction, name) in self.transactions.iter().zip(&names) {
                 writeln!(
                     f,
-                    "  {:<24}{:>14} ok{:>10} failed   p50 {:>9}   p99 {:>9}",
-                    transaction.name,
+                    "  {:<width$}{:>14} ok{:>10} failed   p50 {:>9}   p99 {:>9}",
+                    name,
                     Grouped(transaction.succeeded),
                     Grouped(transaction.failed),
                     Time(transaction.response.quantile(0.5)),
                     Time(transaction.response.quantile(0.99)),
                 )?;
+                if !transaction.failures.is_empty() {
+                    writeln!(f, "  {:<width$}failed by:{}", "", Classes(&transaction.failures))?;
+                }
             }
         }
         if !self.failures.is_empty() {
-            write!(f, "\n  failures (error rate {:.3} %):", self.error_rate * 100.0)?;
-            for (class, count) in &self.failures {
-                write!(f, " {class} {}", Grouped(*count))?;
-            }
-            writeln!(f)?;
+            let classes = Classes(&self.failures);
+            writeln!(f, "\n  failures (error rate {:.3} %):{classes}", self.error_rate * 100.0)?;
         }
         if let Some(message) = &self.panic_message {
             writeln!(f, "\n  {} panics, the first: {message}", Grouped(self.panics))?;
@@ -223,7 +286,15 @@ impl fmt::Display for RunStatistics {
         for note in &self.notes {
             writeln!(f, "  note: {note}")?;
         }
-        if self.distorted {
+        let (own, all) = self.own_failures();
+        if self.distorted && own > all / 100 {
+            writeln!(
+                f,
+                "  DISTORTED: {} of {} failed by the generator itself, or panicked: assert nothing on these figures",
+                Grouped(own),
+                Grouped(all),
+            )?;
+        } else if self.distorted {
             writeln!(
                 f,
                 "  DISTORTED: of the response time of {} (p99) the generator itself is to blame for {}; give it cores of its own or ask for less",
@@ -232,5 +303,38 @@ impl fmt::Display for RunStatistics {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_of_data_have_the_unit_that_fits() {
+        for (bytes, shown) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.00 kB"),
+            (40_120, "40.1 kB"),
+            (812_400_000, "812 MB"),
+            (3_000_000_000, "3.00 GB"),
+            (u64::MAX, "18446744 TB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn what_distorts_a_run_is_named() {
+        let mut statistics = RunStatistics { distorted: true, panics: 30, ..Default::default() };
+        (statistics.counts.succeeded, statistics.counts.failed) = (950, 30);
+        statistics.failures = vec![(FailureClass::Ports, 20), (FailureClass::Panic, 10)];
+        // 970 completed without a panic, and 30 panics, of which 20 were outside of transactions.
+        let shown = statistics.to_string();
+        assert!(shown.contains("DISTORTED: 50 of 1 000 failed by"), "{shown}");
+        (statistics.panics, statistics.failures) = (0, Vec::new());
+        let shown = statistics.to_string();
+        assert!(shown.contains("DISTORTED: of the response time"), "{shown}");
     }
 }

@@ -1,7 +1,6 @@
 //! What a shard is told of a run, and what it sends back.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::engine::budget::BudgetSlot;
 use crate::engine::window::ShardWindow;
+use crate::userland;
 
 /// Makes the future of one scenario instance.
 pub(crate) trait Factory: Send {
@@ -37,11 +37,7 @@ impl Maker {
 
 impl Drop for Maker {
     fn drop(&mut self) {
-        let factory = self.0.take();
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(factory))) {
-            // Dropping the payload could panic again.
-            std::mem::forget(payload);
-        }
+        userland::let_go(self.0.take());
     }
 }
 
@@ -51,7 +47,6 @@ pub(crate) struct Report {
     pub(crate) run: u64,
     /// Index of the shard among those of the run.
     pub(crate) part: u32,
-    pub(crate) parts: u32,
     pub(crate) window: Box<ShardWindow>,
 }
 

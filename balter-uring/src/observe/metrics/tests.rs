@@ -121,22 +121,56 @@ fn nothing_of_a_run_that_is_over_seems_to_run() {
 
 #[test]
 fn without_a_recorder_there_is_nothing_to_tell() {
-    assert!(Published::new("visitor", [0].into_iter()).0.is_none());
+    let published = Published::new("visitor", [0].into_iter());
+    assert!(published.handles.is_none() && !published.has_failed());
 }
 
 #[test]
 fn a_recorder_that_panics_is_left_alone() {
+    /// Also when its panic is dropped, and when it is itself.
     struct Panics;
     impl metrics::HistogramFn for Panics {
         fn record(&self, _: f64) {
-            panic!("it does");
+            std::panic::panic_any(Self);
+        }
+    }
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("dropped");
         }
     }
     let recorder = DebuggingRecorder::new();
     let mut published =
         metrics::with_local_recorder(&recorder, || Published::new("visitor", [0].into_iter()));
-    let handles = published.0.as_mut().expect("there is a recorder");
+    let handles = published.handles.as_mut().expect("there is a recorder");
     handles.lag = Some(Histogram::from_arc(Arc::new(Panics)));
     published.window(0, &window(true));
-    assert!(published.0.is_none());
+    assert!(published.handles.is_none() && published.has_failed());
+    // One that does not panic until the run is over.
+    let mut published =
+        metrics::with_local_recorder(&recorder, || Published::new("visitor", [0].into_iter()));
+    let handles = published.handles.as_mut().expect("there is a recorder");
+    handles.lag = Some(Histogram::from_arc(Arc::new(Panics)));
+    drop(published);
+}
+
+#[test]
+fn transactions_of_one_name_have_series_of_their_own() {
+    static FIRST: TransactionMeta = TransactionMeta::new("namesake", "shop::basket");
+    static SECOND: TransactionMeta = TransactionMeta::new("namesake", "shop::search");
+    let mut window = ShardWindow::new(false);
+    let times = Times { intended: 0, start: 256, end: 1_024, late: 256 };
+    for (meta, times_done) in [(&FIRST, 1), (&SECOND, 2)] {
+        for _ in 0..times_done {
+            window.record(meta, times, Outcome::Succeeded);
+        }
+    }
+    let told = told(|| {
+        let mut published = Published::new("visitor", [0].into_iter());
+        published.window(0, &window);
+    });
+    assert_eq!(told.get("namesake_success"), Some(&DebugValue::Counter(1)), "{told:?}");
+    let second = told.get("namesake_success module=shop::search");
+    assert_eq!(second, Some(&DebugValue::Counter(2)), "{told:?}");
+    assert!(told.contains_key("namesake_latency module=shop::search"), "{told:?}");
 }

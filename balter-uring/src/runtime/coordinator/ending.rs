@@ -49,7 +49,7 @@ impl Lead {
             }
         }
         let instances = self.members.iter().map(Member::instances).sum();
-        let summaries = self.parts.iter().map(|part| part.summary.unwrap_or_default());
+        let summaries = self.parts.iter().map(|part| part.summary.clone().unwrap_or_default());
         let summaries: Vec<_> = summaries.collect();
         let totals = &self.steering.totals.parts;
         let nodes =
