@@ -394,6 +394,9 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     {
         return verdict;
     }
+    if evidence.stopped && evidence.started == 0 {
+        return Verdict::Stopped { elapsed_ns: evidence.elapsed_ns, achieved_tps };
+    }
     let Evidence { response_p99_ns, saturation, max_instances, cycle_ns, .. } = *evidence;
     // Before the limit: more instances are of no use to a shard without time for them.
     if let Some(verdict) = too_slow(evidence, achieved_tps) {

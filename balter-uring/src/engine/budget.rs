@@ -36,7 +36,7 @@ impl Share {
 
 /// The shares of a run's budget, of which there may be `most` instances at all. Their sum is the
 /// whole, to the unit. With fewer instances or transactions a second than there are shards, only
-/// the first ones have any.
+/// the first ones have any; while there are no transactions at all, instances stay everywhere.
 pub(crate) fn shares(
     load: Load,
     timetable: &Timetable,
@@ -45,13 +45,13 @@ pub(crate) fn shares(
     shards: usize,
 ) -> Vec<Share> {
     let most = u64::from(most.max(1));
-    let Load::Rate(_) = load else {
+    if !matches!(load, Load::Rate(_)) || timetable.tps() == 0 {
         let split = |whole| split_evenly(whole, shards).map(|count| count as u32);
         let most = split(if let Load::Instances(_) = load { u64::from(concurrency) } else { most });
         let pairs = split(u64::from(concurrency)).zip(most);
         let share = |(concurrency, most)| Share { concurrency, most, ..Share::none() };
         return pairs.map(share).collect();
-    };
+    }
     let working = (shards as u64).min(most).min(u64::from(timetable.tps())) as u32;
     // Instances go where the permits are, and no permit must be without one.
     let concurrency = u64::from(concurrency).max(u64::from(working));
