@@ -21,25 +21,42 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 static DONE: AtomicU64 = AtomicU64::new(0);
 
+/// An instance is warm after so many transactions.
+const WARM: u64 = 3;
+
+/// Instances of a run.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+
 fn allocations() -> u64 {
     let stats = ALLOCATOR.stats();
     (stats.allocations + stats.reallocations) as u64
 }
 
-/// Lets a run warm up, then counts for 700 ms. Answers allocations and transactions.
-fn measure(run: Scenario) -> (u64, u64) {
+/// What was counted in 700 ms of a run.
+struct Measured {
+    allocated: u64,
+    done: u64,
+    /// Instances that were started meanwhile, or not long before, by what they had done then: each
+    /// allocates as it begins, and its first transactions open a connection.
+    fresh: u64,
+}
+
+/// Lets a run warm up, then counts.
+fn measure(run: Scenario) -> Measured {
     DONE.store(0, Ordering::SeqCst);
+    BEGUN.store(0, Ordering::SeqCst);
     let running = std::thread::spawn(move || wait(run.duration(Duration::from_secs(2))));
     until("it has begun", || DONE.load(Ordering::Relaxed) > 0);
     std::thread::sleep(Duration::from_millis(700));
-    let (allocated, done) = (allocations(), DONE.load(Ordering::Relaxed));
+    let counted = || (allocations(), DONE.load(Ordering::Relaxed), BEGUN.load(Ordering::Relaxed));
+    let before = counted();
     std::thread::sleep(Duration::from_millis(700));
-    let allocated = allocations() - allocated;
-    let done = DONE.load(Ordering::Relaxed) - done;
+    let after = counted();
     let statistics = running.join().expect("the run ends");
     assert_adds_up(&statistics);
     assert_eq!(statistics.counts.failed, 0, "{statistics}");
-    (allocated, done)
+    let fresh = after.2.saturating_sub(before.1 / WARM);
+    Measured { allocated: after.0 - before.0, done: after.1 - before.1, fresh }
 }
 
 #[transaction]
@@ -50,6 +67,7 @@ async fn nothing() {
 
 #[scenario]
 async fn busy() {
+    BEGUN.fetch_add(1, Ordering::Relaxed);
     loop {
         nothing().await;
     }
@@ -57,6 +75,7 @@ async fn busy() {
 
 #[scenario]
 async fn counting_visitor(url: String) {
+    BEGUN.fetch_add(1, Ordering::Relaxed);
     let request = balter_uring::http::Client::new().get(&url).prepare().expect("a valid URL");
     loop {
         if support::fetch(&request).await.is_ok() {
@@ -67,29 +86,34 @@ async fn counting_visitor(url: String) {
 
 #[test]
 fn no_transaction_allocates() {
-    let (idle, _) = measure(busy().tps(10).cores([0]));
+    // Next to nothing, on instances that are as good as warm: they do nothing.
+    let Measured { allocated: idle, .. } = measure(busy().tps(10).cores([0]));
     println!("next to nothing: {idle} allocations");
     let check = |what: &str, make: &dyn Fn() -> Scenario| {
-        // On a machine that is busy with other things, again.
-        for _ in 0..5 {
-            let (allocated, done) = measure(make());
-            println!("{what}: {allocated} allocations in {done} transactions");
-            // What does not depend on them is twice that of one shard where a target has another.
-            let bound = 2 * idle + done / 4;
-            assert!(
-                allocated <= bound,
-                "{what}: {allocated} allocations for {done} transactions, {idle} for none"
-            );
+        support::once_fit(|| {
+            let Measured { allocated, done, fresh } = measure(make());
+            println!("{what}: {allocated} allocations in {done} transactions, {fresh} fresh");
+            if fresh > 0 {
+                return Err(format!("{what}: no steady state, {fresh} instances were not warm"));
+            }
+            // What does not depend on them is twice that of one shard where a target has another,
+            // and some of it is glommio's for each pass: on a busy machine, where what is seldom due
+            // has a pass of its own, up to two for three transactions. One for each is more.
+            let bound = 2 * idle + done / 4 * 3;
+            if allocated > bound {
+                return Err(format!("{what}: {allocated} for {done}, {idle} for none"));
+            }
             // One for each would have been seen.
             if done > bound {
-                return;
+                return Ok(());
             }
-        }
-        panic!("{what}: too few transactions to tell");
+            Err(format!("{what}: {done} transactions are too few to tell"))
+        });
     };
     check("a closed loop", &|| busy().concurrency(4).cores([0]));
-    check("an open loop", &|| busy().tps(50_000).cores([0]));
+    // Rates that a slow machine has room for: where they are not reached, instances are added.
+    check("an open loop", &|| busy().tps(10_000).cores([0]));
     let target = Target::start().expect("a target");
-    check("requests, closed", &|| counting_visitor(target.url()).concurrency(512));
-    check("requests, open", &|| counting_visitor(target.url()).tps(25_000));
+    check("requests, closed", &|| counting_visitor(target.url()).concurrency(128));
+    check("requests, open", &|| counting_visitor(target.url()).tps(4_000));
 }

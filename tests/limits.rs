@@ -1,16 +1,18 @@
 //! Limits on errors and latencies against real targets: the rate that is found, and what it says.
-//! Bounds are wide, since the machine is shared; how exact the search is is shown in virtual time.
+//! Bounds are wide and rates low, since the machine is shared: a shard with little to do has its core
+//! as soon as it asks for it. How exact the search is, and at what rates, is shown in virtual time.
 
 #[path = "support/lib.rs"]
 mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use balter_uring::prelude::*;
 use balter_uring::target::Target;
-use balter_uring::{Limit, Verdict};
-use support::{assert_adds_up, visitor};
+use balter_uring::{Limit, RatePoint, SweepPoint, Verdict};
+use support::{assert_adds_up, once_fit, visitor};
 
 fn run(scenario: Scenario, seconds: u64) -> RunStatistics {
     let statistics = support::wait(scenario.duration(Duration::from_secs(seconds)));
@@ -19,13 +21,78 @@ fn run(scenario: Scenario, seconds: u64) -> RunStatistics {
     statistics
 }
 
+/// Whether the generator was in time: what a target met otherwise was another load.
+fn in_time(statistics: RunStatistics) -> Result<RunStatistics, String> {
+    let late = statistics.lag.quantile(0.99);
+    if late < Duration::from_millis(60) && statistics.counts.started > 0 {
+        Ok(statistics)
+    } else {
+        Err(format!("a lag of {late:?} (p99): {statistics}"))
+    }
+}
+
+/// How many a second came lately: an exponential mean, so that a bunch of them, as it comes from a
+/// generator or a target that lost its core for some milliseconds, passes for no load.
+struct Meter {
+    begun: Instant,
+    state: Mutex<Load>,
+}
+
+#[derive(Default)]
+struct Load {
+    at_seconds: f64,
+    tps: f64,
+    /// What is beyond the capacity and has not been refused yet, below 1.
+    owed: f64,
+}
+
+/// Time constant of the mean.
+const LATELY_SECONDS: f64 = 0.4;
+
+impl Meter {
+    fn new() -> Self {
+        Self { begun: Instant::now(), state: Mutex::default() }
+    }
+
+    /// Counts one. Answers the load, and whether one has to be refused to keep to the capacity.
+    fn count(&self, capacity: f64) -> (f64, bool) {
+        let now = self.begun.elapsed().as_secs_f64();
+        let mut load = self.state.lock().expect("nothing panics while it is locked");
+        let age = (now - load.at_seconds) / LATELY_SECONDS;
+        load.at_seconds = now;
+        load.tps = load.tps * (-age).exp() + 1.0 / LATELY_SECONDS;
+        load.owed += (1.0 - capacity / load.tps).max(0.0);
+        let refused = load.owed >= 1.0;
+        load.owed -= f64::from(u8::from(refused));
+        (load.tps, refused)
+    }
+}
+
+/// A service that refuses what is beyond its capacity. The target of the crate does so too, but to
+/// it what comes 10 ms too early is beyond it, and on a busy machine that is what comes too late.
+#[scenario]
+async fn refusing(meter: Arc<Meter>, capacity: f64) {
+    loop {
+        let _ = take(&meter, capacity).await;
+    }
+}
+
+#[transaction]
+async fn take(meter: &Meter, capacity: f64) -> Result<(), ()> {
+    let (_, refused) = meter.count(capacity);
+    balter_uring::time::sleep(Duration::from_millis(1)).await;
+    if refused { Err(()) } else { Ok(()) }
+}
+
 /// Balter's own suite asks the same of its error rate controller, in 90 s.
 #[test]
 fn errors_beyond_a_capacity_are_kept_at_their_limit() {
-    let target = Target::builder().capacity(1_300).start().expect("a target");
-    let statistics = run(visitor(target.url()).tps(10_000).error_rate(0.03), 20);
+    let statistics = once_fit(|| {
+        let scenario = refusing(Arc::new(Meter::new()), 650.0).tps(5_000).error_rate(0.03);
+        in_time(run(scenario.hint(Hint::Tps(250)), 20))
+    });
     let steady = statistics.steady.as_ref().expect("found within 20 s");
-    assert!((1_200..1_450).contains(&statistics.goal_tps), "{}", statistics.goal_tps);
+    assert!((600..725).contains(&statistics.goal_tps), "{}", statistics.goal_tps);
     assert!(statistics.error_rate > 0.0 && statistics.error_rate < 0.07, "{statistics}");
     assert!(steady.elapsed > Duration::from_secs(1));
     // Every transaction of the steady part has its response time there, and no other.
@@ -37,69 +104,44 @@ fn errors_beyond_a_capacity_are_kept_at_their_limit() {
     assert!(statistics.tps_limited);
 }
 
-/// Begin and count of the current tenth of a second, and what the one before had.
-struct Meter {
-    begun: Instant,
-    current: AtomicU64,
-}
-
-static METER: std::sync::LazyLock<Meter> =
-    std::sync::LazyLock::new(|| Meter { begun: Instant::now(), current: AtomicU64::new(0) });
-
-impl Meter {
-    /// Counts one, and answers how many a second there were lately: a leaky mean over 100 ms.
-    fn count(&self) -> f64 {
-        // Tenths of a second in the upper half; in the lower, what was counted in this one.
-        let tenth = self.begun.elapsed().as_millis() as u64 / 100;
-        let mut lately = 0;
-        let _ = self.current.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |packed| {
-            let (then, before, now) = (packed >> 40, packed >> 20 & 0xF_FFFF, packed & 0xF_FFFF);
-            let (before, now) = match tenth - then {
-                0 => (before, now + 1),
-                1 => (now, 1),
-                _ => (0, 1),
-            };
-            lately = before.max(now);
-            Some(tenth << 40 | before << 20 | now)
-        });
-        lately as f64 * 10.0
-    }
-}
-
-/// A service whose latency is its load over 2 000 a second times 200 ms, as in Balter's suite.
+/// A service whose latency is its load over 1 000 a second times 400 ms, as in Balter's suite, but
+/// for half the rate and twice the latency: a generator that is late by some milliseconds adds
+/// little to that.
 #[scenario]
-async fn slower_with_load() {
+async fn slower_with_load(meter: Arc<Meter>) {
     loop {
-        answer().await;
+        answer(&meter).await;
     }
 }
 
 #[transaction]
-async fn answer() {
-    let load = METER.count();
-    balter_uring::time::sleep(Duration::from_secs_f64(0.2 * load / 2_000.0)).await;
+async fn answer(meter: &Meter) {
+    let (load, _) = meter.count(f64::INFINITY);
+    balter_uring::time::sleep(Duration::from_secs_f64(0.4 * load / 1_000.0)).await;
 }
 
 /// Balter's suite: a p90 of 130 ms is between 120 and 140 ms then, and the rate 1 300.
 #[test]
 fn a_latency_that_grows_with_the_load_is_kept_at_its_limit() {
-    let limited = slower_with_load().latency(Duration::from_millis(130), 0.9);
-    let statistics = run(limited.hint(Hint::Tps(700)), 20);
-    assert!((1_100..1_500).contains(&statistics.goal_tps), "{}", statistics.goal_tps);
+    let statistics = once_fit(|| {
+        let scenario = slower_with_load(Arc::new(Meter::new())).hint(Hint::Tps(350));
+        in_time(run(scenario.latency(Duration::from_millis(260), 0.9), 20))
+    });
+    assert!((550..750).contains(&statistics.goal_tps), "{}", statistics.goal_tps);
     let p90 = statistics.latency_p90;
-    assert!(p90 > Duration::from_millis(110) && p90 < Duration::from_millis(150), "{p90:?}");
+    assert!(p90 > Duration::from_millis(220) && p90 < Duration::from_millis(300), "{p90:?}");
     let verdict = statistics.verdict.as_ref().expect("judged");
     assert!(matches!(verdict, Verdict::Limit { limit: Limit::Latency { .. }, .. }), "{verdict}");
     // Nothing else was asked for than to find it.
     assert!(!statistics.tps_limited);
 }
 
-/// Balter's suite: 10 000 a second with a delay of 1 ms, and 500 with one of 400 ± 300 ms.
+/// Balter's suite: 10 000 a second with a delay of 1 ms, which are as many at a time as 1 000 with
+/// one of 10 ms; and 500 with one of 400 ± 300 ms.
 #[test]
 fn delays_do_not_lower_a_rate() {
-    let target = Target::builder().delay(Duration::from_millis(1)).start().expect("a target");
-    let statistics = run(visitor(target.url()).tps(10_000), 3);
-    assert!(statistics.actual_tps > 9_500.0, "{statistics}");
+    let target = Target::builder().delay(Duration::from_millis(10)).start().expect("a target");
+    reaches(|| visitor(target.url()).tps(1_000), 3, 2_850);
 
     #[scenario]
     async fn noisy() {
@@ -116,47 +158,72 @@ fn delays_do_not_lower_a_rate() {
         balter_uring::time::sleep(Duration::from_millis(100 + step % 601)).await;
     }
     // 200 of them are under way on average; to find that out takes some answers of 400 ms.
-    let statistics = run(noisy().tps(500).hint(Hint::Concurrency(400)), 5);
-    assert!(statistics.counts.started > 2_400, "{statistics}");
+    reaches(|| noisy().tps(500).hint(Hint::Concurrency(400)), 5, 2_400);
 }
 
-/// Balter's suite: of 10 000 a second a service does 7 000; the goal comes down to those.
+/// Starts more than so many. What a generator misses that says to be late itself tells nothing of
+/// its target.
+#[track_caller]
+fn reaches(scenario: impl Fn() -> Scenario, seconds: u64, fewest: u64) {
+    let statistics = once_fit(|| {
+        let statistics = run(scenario(), seconds);
+        let late = statistics.counts.started <= fewest && statistics.distorted;
+        if late { Err(statistics.to_string()) } else { Ok(statistics) }
+    });
+    assert!(statistics.counts.started > fewest, "{statistics}");
+}
+
+/// Balter's suite: of ten parts of a rate a service does seven; the goal comes down to those.
 #[test]
 fn a_goal_beyond_the_capacity_comes_down_to_it() {
-    let target = Target::builder().queueing_capacity(7_000).start().expect("a target");
-    let scenario = visitor(target.url()).tps(10_000).latency(Duration::from_millis(50), 0.95);
-    let statistics = run(scenario.hint(Hint::Tps(4_000)), 20);
-    assert!((6_000..7_300).contains(&statistics.goal_tps), "{statistics}");
-    assert!(statistics.actual_tps > 6_000.0, "{statistics}");
+    let statistics = once_fit(|| {
+        let target = Target::builder().queueing_capacity(700).start().expect("a target");
+        let scenario = visitor(target.url()).tps(1_000).latency(Duration::from_millis(200), 0.95);
+        let statistics = run(scenario.hint(Hint::Tps(400)), 20);
+        // Before it was asked for more than it does, nothing of it can have been so late.
+        let points = &statistics.search.as_ref().expect("a search").points;
+        let mut before = points.iter().take_while(|point| point.tps <= 700);
+        let late = |point: &RatePoint| point.broken.iter().any(|b| b.share() > Some(0.05));
+        match before.find(|&point| late(point)) {
+            Some(point) => Err(format!("late without cause: {point:?}")),
+            None => in_time(statistics),
+        }
+    });
+    assert!((600..730).contains(&statistics.goal_tps), "{statistics}");
+    assert!(statistics.actual_tps > 600.0, "{statistics}");
     assert!(statistics.tps_limited, "{statistics}");
 }
 
 #[test]
 fn a_goal_within_the_limits_is_reached() {
-    let target = Target::start().expect("a target");
-    let scenario = visitor(target.url()).tps(2_000).error_rate(0.05);
-    let statistics = run(scenario.latency(Duration::from_millis(500), 0.9), 8);
-    assert_eq!(statistics.goal_tps, 2_000);
-    assert!((1_900.0..2_100.0).contains(&statistics.actual_tps), "{}", statistics.actual_tps);
+    let statistics = once_fit(|| {
+        let target = Target::start().expect("a target");
+        let scenario = visitor(target.url()).tps(500).error_rate(0.05).hint(Hint::Tps(125));
+        in_time(run(scenario.latency(Duration::from_millis(500), 0.9), 8))
+    });
+    assert_eq!(statistics.goal_tps, 500);
+    assert!((475.0..525.0).contains(&statistics.actual_tps), "{}", statistics.actual_tps);
     assert!(matches!(statistics.verdict, Some(Verdict::GoalReached { .. })), "{statistics}");
     assert!(!statistics.tps_limited);
 }
 
 #[test]
 fn a_queue_in_the_target_is_not_grown_without_bound() {
-    let target = Target::builder().queueing_capacity(1_500).start().expect("a target");
-    let statistics = run(visitor(target.url()).error_rate(0.03), 20);
+    let statistics = once_fit(|| {
+        let target = Target::builder().queueing_capacity(375).start().expect("a target");
+        in_time(run(visitor(target.url()).error_rate(0.03).hint(Hint::Tps(125)), 20))
+    });
     // It gives no errors, it is merely late: the rate stays where its answers keep up.
-    assert!((1_000..1_800).contains(&statistics.goal_tps), "{statistics}");
-    assert!(statistics.concurrency < 3_000, "{}", statistics.concurrency);
+    assert!((250..450).contains(&statistics.goal_tps), "{statistics}");
+    assert!(statistics.concurrency < 2_000, "{}", statistics.concurrency);
 }
 
 #[test]
 fn a_stall_lowers_the_rate_and_is_got_over() {
     let target = Target::builder().delay(Duration::from_millis(2)).start().expect("a target");
     let scenario = visitor(target.url()).tps(1_000).latency(Duration::from_millis(100), 0.95);
-    let lowest = std::sync::Arc::new(AtomicU64::new(u64::MAX));
-    let seen = std::sync::Arc::clone(&lowest);
+    let lowest = Arc::new(AtomicU64::new(u64::MAX));
+    let seen = Arc::clone(&lowest);
     let scenario =
         scenario.hint(Hint::Tps(1_000)).on_progress(Duration::from_millis(100), move |progress| {
             seen.fetch_min(u64::from(progress.goal_tps), Ordering::Relaxed);
@@ -172,30 +239,38 @@ fn a_stall_lowers_the_rate_and_is_got_over() {
 
 #[test]
 fn a_capacity_is_found_with_its_interval_and_ends_the_run() {
-    let target = Target::builder().capacity(2_000).start().expect("a target");
-    // It ends by itself, long before the minute is over.
-    let statistics = run(visitor(target.url()).error_rate(0.05).find_capacity(), 59);
+    let statistics = once_fit(|| {
+        let scenario = refusing(Arc::new(Meter::new()), 800.0).error_rate(0.05);
+        // It ends by itself, long before the minute is over.
+        in_time(run(scenario.hint(Hint::Tps(250)).find_capacity(), 59))
+    });
     assert!(statistics.elapsed < Duration::from_secs(50), "{:?}", statistics.elapsed);
     assert!(!statistics.stopped, "it has come to its own end: {statistics}");
     let search = statistics.search.as_ref().expect("a search");
     let capacity = search.capacity.expect("found");
     let (low, high) = capacity.interval.expect("bound by its limit");
-    // 5 % more than the 2 000 that it answers.
-    assert!((1_900.0..2_350.0).contains(&capacity.tps), "{capacity}");
+    // 5 % more than the 800 that it answers.
+    assert!((750.0..930.0).contains(&capacity.tps), "{capacity}");
     assert!(low < capacity.tps && capacity.tps < high, "{capacity}");
     assert_eq!(capacity.bound_by, Some(Limit::ErrorRate(0.05)));
     assert_eq!(search.limits, [Limit::ErrorRate(0.05)]);
     let completed: u64 = search.points.iter().map(|point| point.completed).sum();
     assert!(completed <= statistics.counts.completed());
-    assert!(search.points.iter().any(|point| point.tps > 2_100), "it was never beyond");
+    assert!(search.points.iter().any(|point| point.tps > 840), "it was never beyond");
 }
 
 #[test]
 fn a_sweep_goes_up_and_down_again() {
     let target = Target::builder().delay(Duration::from_millis(1)).start().expect("a target");
-    let sweep = visitor(target.url()).sweep([200, 400, 800], Duration::from_millis(700));
-    let sweep = support::wait(sweep).expect("the machine allows runs");
-    println!("{sweep}");
+    let sweep = once_fit(|| {
+        let sweep = visitor(target.url()).sweep([200, 400, 800], Duration::from_millis(700));
+        let sweep = support::wait(sweep).expect("the machine allows runs");
+        println!("{sweep}");
+        // A machine that stands still for that long misses what is due in it.
+        let missed =
+            |point: &SweepPoint| point.statistics.counts.missed > u64::from(point.tps) / 10;
+        if sweep.points.iter().any(missed) { Err(sweep.to_string()) } else { Ok(sweep) }
+    });
     let asked: Vec<_> = sweep.points.iter().map(|point| (point.tps, point.down)).collect();
     let expected =
         [(200, false), (400, false), (800, false), (800, true), (400, true), (200, true)];
@@ -210,7 +285,7 @@ fn a_sweep_goes_up_and_down_again() {
 
 #[test]
 fn what_ends_before_it_is_found_says_so() {
-    let target = Target::builder().capacity(3_000).start().expect("a target");
+    let target = Target::builder().capacity(800).start().expect("a target");
     let statistics = run(visitor(target.url()).error_rate(0.03), 1);
     assert!(statistics.steady.is_none());
     assert!(matches!(statistics.verdict, Some(Verdict::Unsettled { .. })), "{statistics}");

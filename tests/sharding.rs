@@ -21,7 +21,8 @@ fn a_rate_is_split_to_the_unit() {
         assert_adds_up(&statistics);
         assert_eq!(cores(&statistics), [0, 1]);
         assert_eq!(statistics.counts.planned, u64::from(tps), "{statistics}");
-        support::assert_all_well(&statistics, u64::from(tps));
+        // A busy machine may miss the only one.
+        assert_eq!(statistics.counts.failed + statistics.counts.cancelled, 0, "{statistics}");
         let shares: Vec<_> = statistics.shards.iter().map(|shard| shard.counts.planned).collect();
         assert!(shares[0].abs_diff(shares[1]) <= 1, "{shares:?}");
     }

@@ -131,6 +131,8 @@ pub(crate) struct RunConfig {
     pub(crate) initial: u32,
     pub(crate) max_concurrency: u32,
     pub(crate) timeout: Duration,
+    /// Requests a second outside of transactions; `None` for as many as the goal allows.
+    pub(crate) outside_tps: Option<u32>,
     pub(crate) arrival: Arrival,
     pub(crate) cores: Option<Vec<usize>>,
     pub(crate) window: Duration,
@@ -157,6 +159,7 @@ impl Default for RunConfig {
             initial: DEFAULT_CONCURRENCY,
             max_concurrency: DEFAULT_MAX_CONCURRENCY,
             timeout: DEFAULT_TIMEOUT,
+            outside_tps: None,
             arrival: Arrival::Constant,
             cores: None,
             window: Duration::from_millis(100),

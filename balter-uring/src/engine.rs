@@ -1,6 +1,7 @@
 //! The engine: shards that run scenarios, and the aggregator that leads them.
 
 pub(crate) mod aggregator;
+mod back_off;
 pub(crate) mod budget;
 pub(crate) mod clock;
 mod doorbell;
@@ -9,6 +10,8 @@ pub(crate) mod instance;
 #[cfg(feature = "rt")]
 pub(crate) mod lease;
 mod observed;
+mod outside;
+mod panic_hook;
 pub(crate) mod pool;
 mod processor;
 pub(crate) mod recorder;
@@ -21,6 +24,7 @@ pub(crate) mod signals;
 pub(crate) mod steering;
 pub(crate) mod timers;
 pub(crate) mod totals;
+mod watchdog;
 pub(crate) mod window;
 
 use std::future::Future;
@@ -54,6 +58,7 @@ pub(crate) struct Running {
 /// Starts a run. What can take time (creating shards) is done by a thread of its own, so that the
 /// executor that polls the scenario is not held up.
 pub(crate) fn start(request: Request) -> Running {
+    panic_hook::install();
     let (done, receiver) = oneshot::channel();
     let interest = Arc::new(());
     let watch = Arc::downgrade(&interest);

@@ -138,21 +138,24 @@ pub(crate) fn generator_faults(failures: &[u64; FailureClass::COUNT]) -> u64 {
 /// deadline has passed, and the client's operations end with an error of their own.
 ///
 /// One byte, since it is put in force and taken out again at each poll of a transaction: the index
-/// of the noted class plus one in the low bits, and whether the deadline has passed in the highest.
+/// of the noted class plus one in the low bits, whether the deadline has passed in the highest, and
+/// in the one below that a transaction is being polled at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scope(u8);
 
 impl Scope {
     const EXPIRED: u8 = 0x80;
+    const IN_FORCE: u8 = 0x40;
+    const FLAGS: u8 = Self::EXPIRED | Self::IN_FORCE;
 
     pub(crate) fn noted(self) -> Option<FailureClass> {
-        let index = usize::from(self.0 & !Self::EXPIRED).checked_sub(1)?;
+        let index = usize::from(self.0 & !Self::FLAGS).checked_sub(1)?;
         FailureClass::ALL.get(index).copied()
     }
 
     fn with(self, noted: Option<FailureClass>) -> Self {
         let noted = noted.map_or(0, |class| class.index() as u8 + 1);
-        Self(self.0 & Self::EXPIRED | noted)
+        Self(self.0 & Self::FLAGS | noted)
     }
 
     #[inline]
@@ -183,7 +186,7 @@ pub(crate) fn with_scope<T>(scope: &mut Scope, poll: impl FnOnce() -> T) -> T {
             *self.inner = SCOPE.replace(self.outer);
         }
     }
-    let outer = SCOPE.replace(*scope);
+    let outer = SCOPE.replace(Scope(scope.0 | Scope::IN_FORCE));
     let _restore = Restore { outer, inner: scope };
     poll()
 }
@@ -206,6 +209,12 @@ pub(crate) fn renote(noted: Option<FailureClass>) {
     SCOPE.set(SCOPE.get().with(noted));
 }
 
+/// `true` if a transaction is being polled.
+#[inline]
+pub(crate) fn in_transaction() -> bool {
+    SCOPE.get().0 & Scope::IN_FORCE != 0
+}
+
 /// `true` if the deadline of the transaction that is being polled has passed.
 pub(crate) fn expired() -> bool {
     SCOPE.get().is_expired()
@@ -226,7 +235,9 @@ mod tests {
     fn a_scope_keeps_its_notes_apart_from_the_outer_one() {
         let (mut outer, mut inner) = (Scope::default(), Scope::default());
         inner.expire();
+        assert!(!in_transaction());
         with_scope(&mut outer, || {
+            assert!(in_transaction());
             note(FailureClass::Reset);
             with_scope(&mut inner, || {
                 assert!(expired());
@@ -235,6 +246,7 @@ mod tests {
             });
             assert!(!expired());
         });
+        assert!(!in_transaction());
         assert_eq!(outer.noted(), Some(FailureClass::Reset));
         assert_eq!(inner.noted(), Some(FailureClass::Timeout));
         assert!(inner.is_expired() && !outer.is_expired());

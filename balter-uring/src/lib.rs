@@ -94,6 +94,7 @@ mod handshake;
 pub mod http;
 pub mod net;
 mod observe;
+mod outside;
 mod preflight;
 // The kernel reads and writes memory that the ring promises to keep: the one place for `unsafe`.
 #[allow(unsafe_code)]
@@ -123,8 +124,8 @@ pub use preflight::PreflightError;
 pub use runtime::BalterRuntime;
 pub use scenario::{ConfigurableScenario, Scenario};
 pub use statistics::{
-    Capacity, Counts, Latencies, NodeStatistics, RatePoint, RunStatistics, SearchStatistics,
-    ShardStatistics, Steady, TransactionStatistics, Waits,
+    Capacity, Counts, Latencies, NodeStatistics, Outside, RatePoint, RunStatistics,
+    SearchStatistics, ShardStatistics, Steady, TransactionStatistics, Waits,
 };
 pub use sweep::{Sweep, SweepPoint};
 pub use task::{JoinHandle, spawn};

@@ -276,6 +276,21 @@ impl Scenario {
         self
     }
 
+    /// Bounds the requests that [`http::Client`](crate::http::Client) sends outside of
+    /// transactions, as for a log-in, to so many a second, in all shards together. Those beyond it
+    /// wait. Each has the [timeout](Self::timeout) as its deadline, from when it is sent.
+    ///
+    /// If not set, they are as many a second as transactions are asked for, now, and in a closed
+    /// loop as many as instances may run, but never fewer than ten; of a cluster, on each node.
+    ///
+    /// # Panics
+    /// If `requests` is zero.
+    pub fn outside_tps(mut self, requests: u32) -> Self {
+        assert!(requests > 0, "the requests per second outside of transactions must not be zero");
+        self.config.outside_tps = Some(requests);
+        self
+    }
+
     /// How the transactions of an open loop are spaced: evenly if not set.
     pub fn arrival(mut self, arrival: Arrival) -> Self {
         self.config.arrival = arrival;

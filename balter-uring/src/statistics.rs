@@ -116,6 +116,8 @@ pub struct RunStatistics {
     /// What each node of a cluster did, in the order in which they joined; empty for a run of one
     /// process. A node that was started again meanwhile is there twice.
     pub nodes: Vec<NodeStatistics>,
+    /// Requests of the crate's own HTTP client that stood outside of transactions.
+    pub outside: Outside,
     /// Panics of the scenario's code, in transactions or around them.
     pub panics: u64,
     /// Message of the first panic.
@@ -345,6 +347,29 @@ impl Counts {
         self.succeeded += part.succeeded;
         self.failed += part.failed;
         self.cancelled += part.cancelled;
+    }
+}
+
+/// Requests that a scenario has sent outside of its transactions with
+/// [`http::Client`](crate::http::Client), as for a log-in. They have no permit and no place in
+/// [`Counts`]; [`Scenario::outside_tps`](crate::Scenario::outside_tps) bounds them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Outside {
+    /// Sent.
+    pub requests: u64,
+    /// Of those, the ones that got no answer or one with a status of 400 or above, or were given up.
+    pub failed: u64,
+    /// Of all that were sent, the ones that had to wait for their turn before.
+    pub held_back: u64,
+}
+
+impl Outside {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.failed += other.failed;
+        self.held_back += other.held_back;
     }
 }
 

@@ -36,6 +36,8 @@ where
     let instance = instance::current().expect("balter_uring::spawn is for code inside a scenario");
     let (done, result) = oneshot::channel();
     let work = async move { drop(done.send(future.await)) };
+    // Its transactions are this instance's, which may have none of its own.
+    instance.run.has_begun(&instance);
     instance.run.spawn(Role::Child, Some(Box::pin(work)));
     JoinHandle { result }
 }

@@ -11,6 +11,7 @@
 //! | When is the next transaction due on this shard? | [`Pacer`], with its [`Arrival`] |
 //! | Which part of a whole belongs to whom? | [`split`], [`split_evenly`]; of a rate, [`Timetable`] |
 //! | What happened in the last stretch of time? | [`Window`] |
+//! | How do the windows of many parts become those of the whole? | [`WindowGrid`] |
 //! | How many instances may be under way? | [`ConcurrencyController`] |
 //! | How many has a shard, then? | [`Population`] |
 //! | What is the highest rate within limits? | [`RateController`], with its [`Limit`]s |
@@ -33,6 +34,7 @@
 mod arrival;
 mod concurrency;
 mod delivery;
+mod grid;
 mod lease;
 mod pacer;
 mod population;
@@ -50,6 +52,7 @@ pub use concurrency::{
     ConcurrencyState, Saturation,
 };
 pub use delivery::{Ledger, Outbox};
+pub use grid::WindowGrid;
 pub use lease::{Allowance, LeaseBook, LeaseConfig, LeaseGrant, LeaseHolder};
 pub use pacer::{Pacer, PacerConfig, PacerCounts, Permit};
 pub use population::{Crowd, Population};

@@ -84,6 +84,12 @@ pub struct Evidence {
     pub throttled: f64,
     /// Failures because the target could not be reached over the network.
     pub unreachable: u64,
+    /// Scenarios that returned without having started a transaction.
+    pub returned_early: u64,
+    /// Requests outside of transactions, as for a log-in.
+    pub outside: u64,
+    /// Those of them that failed.
+    pub outside_failed: u64,
     /// How the search for the rate ended, where limits were set.
     pub search: Option<SearchEvidence>,
 }
@@ -185,6 +191,16 @@ impl Evidence {
 pub enum Verdict {
     /// Nothing was planned and nothing started.
     NothingAsked,
+    /// No transaction started, though there was time for it: what stands before the first one did
+    /// not let the scenario get there.
+    NothingStarted {
+        /// How often a scenario returned without having started one.
+        returned: u64,
+        /// Requests outside of transactions, as for a log-in.
+        outside: u64,
+        /// Those of them that failed.
+        outside_failed: u64,
+    },
     /// The rate asked for was held.
     GoalReached {
         /// The rate asked for, transactions a second.
@@ -355,6 +371,9 @@ impl Verdict {
 /// ```
 #[must_use]
 pub fn judge(evidence: &Evidence) -> Verdict {
+    if let Some(verdict) = nothing_started(evidence) {
+        return verdict;
+    }
     if let Some(search) = &evidence.search {
         return judge_search(evidence, search);
     }
@@ -406,6 +425,20 @@ fn too_slow(evidence: &Evidence, achieved_tps: f64) -> Option<Verdict> {
         let is_too_slow = late && (busy >= BUSY || evidence.stood_still());
         is_too_slow.then_some(Verdict::Generator { busy, late_p99_ns, achieved_tps })
     })
+}
+
+/// Whether the scenario never came to its first transaction. The generator's own faults explain
+/// that, and so does a stop before anything else was seen.
+fn nothing_started(evidence: &Evidence) -> Option<Verdict> {
+    let &Evidence { started, planned, instances, outside, outside_failed, .. } = evidence;
+    let returned = evidence.returned_early;
+    let is_seen = returned > 0 || outside > 0;
+    let was_asked = planned > 0 || instances > 0;
+    if started > 0 || !(is_seen || was_asked && !evidence.stopped) {
+        return None;
+    }
+    let verdict = Verdict::NothingStarted { returned, outside, outside_failed };
+    Some(fault(evidence).unwrap_or(verdict))
 }
 
 /// Whether the machine's processors were somewhere else.
@@ -523,6 +556,28 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Verdict::NothingAsked => write!(f, "nothing was asked of the run, so nothing was done"),
+            Verdict::NothingStarted { returned, outside, outside_failed } => {
+                write!(f, "no transaction started: ")?;
+                match (returned, outside) {
+                    (0, 0) => write!(
+                        f,
+                        "the scenario neither returned nor sent a request; see what it waits for \
+                         before its first `#[transaction]`, and that it has one"
+                    ),
+                    (0, _) if outside_failed == 0 => write!(
+                        f,
+                        "the scenario was still busy with the {outside} request(s) that it sent \
+                         before its first; let the run go on for longer, or allow more of them \
+                         with `outside_tps`"
+                    ),
+                    _ => write!(
+                        f,
+                        "the scenario returned {returned} time(s) without one, and {outside_failed} \
+                         of the {outside} request(s) that it sent outside of transactions failed; \
+                         mend what stands before its first, as a log-in"
+                    ),
+                }
+            }
             Verdict::GoalReached { goal_tps, achieved_tps } => {
                 write!(f, "goal reached: {achieved_tps:.1} of {goal_tps} transactions/s")
             }
@@ -531,8 +586,9 @@ impl fmt::Display for Verdict {
             }
             Verdict::ShardsLost { shards_lost } => write!(
                 f,
-                "{shards_lost} shard(s) of the generator died and their load is missing: \
-                 the notes of the run say what is known of each; repeat it"
+                "{shards_lost} shard(s) of the generator were lost and their load is missing: they \
+                 died, or the scenario's code kept them (is an `.await` missing, or does it \
+                 block?); see the notes, then repeat the run"
             ),
             Verdict::NodesLost { nodes_lost, achieved_tps } => write!(
                 f,

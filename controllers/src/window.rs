@@ -56,6 +56,9 @@ pub struct Window {
     pub busy: f64,
     /// Failures that were the generator's own: descriptors, ports, memory, panics.
     pub generator_faults: u64,
+    /// Parts whose counts are not all in here, because they told too late, see
+    /// [`WindowGrid`](crate::WindowGrid). Of the target such a window says little.
+    pub absent: u32,
 }
 
 impl Window {
@@ -119,6 +122,7 @@ impl Window {
         self.instances = self.instances.saturating_add(other.instances);
         self.starting = self.starting.saturating_add(other.starting);
         self.in_flight = self.in_flight.saturating_add(other.in_flight);
+        self.absent = self.absent.saturating_add(other.absent);
         for (mine, theirs) in [
             (&mut self.planned, other.planned),
             (&mut self.started, other.started),
@@ -149,9 +153,60 @@ impl Window {
                 (self.busy * before as f64 + next.busy * next.length_ns as f64) / length as f64
             }
         };
+        let absent = self.absent.max(next.absent);
         self.merge(next);
-        (self.length_ns, self.busy) = (length_ns, busy);
+        (self.length_ns, self.busy, self.absent) = (length_ns, busy, absent);
         (self.backlog, self.instances, self.starting, self.in_flight) =
             (next.backlog, next.instances, next.starting, next.in_flight);
     }
+
+    /// Takes off the front of the window, up to `at_ns`: `self` is what follows.
+    ///
+    /// What was counted is taken to be spread evenly over the window, and each count stays whole:
+    /// both pieces together have as many as the window had. States, busy share and percentiles are
+    /// those of the window in both. A window that ends by `at_ns` is taken as a whole.
+    #[must_use]
+    pub(crate) fn take_until(&mut self, at_ns: u64) -> Window {
+        let end_ns = self.start_ns.saturating_add(self.length_ns);
+        if at_ns >= end_ns {
+            // What is left begins where it ended, so that it is nothing and not earlier.
+            let nothing = Window { start_ns: end_ns, ..Window::default() };
+            return std::mem::replace(self, nothing);
+        }
+        let (length_ns, front_ns) = (self.length_ns, at_ns.saturating_sub(self.start_ns));
+        let mut front = self.clone();
+        let completed = self.completed();
+        for (whole, part) in [
+            (&mut self.planned, &mut front.planned),
+            (&mut self.started, &mut front.started),
+            (&mut self.succeeded, &mut front.succeeded),
+            (&mut self.failed, &mut front.failed),
+            (&mut self.cancelled, &mut front.cancelled),
+            (&mut self.missed, &mut front.missed),
+            (&mut self.stalled, &mut front.stalled),
+            (&mut self.target_wait_ns, &mut front.target_wait_ns),
+            (&mut self.instance_wait_ns, &mut front.instance_wait_ns),
+            (&mut self.generator_faults, &mut front.generator_faults),
+        ] {
+            *part = portion(*whole, front_ns, length_ns);
+            *whole -= *part;
+        }
+        // The mean of the service times is that of the window wherever something completed.
+        front.service_sum_ns = portion(self.service_sum_ns, front.completed(), completed);
+        self.service_sum_ns -= front.service_sum_ns;
+        front.length_ns = front_ns;
+        self.start_ns += front_ns;
+        self.length_ns -= front_ns;
+        front
+    }
+}
+
+/// `count` × `part` ÷ `whole`, to the nearest; nothing of nothing. `part` is at most `whole`.
+fn portion(count: u64, part: u64, whole: u64) -> u64 {
+    if whole == 0 {
+        return 0;
+    }
+    let (part, whole) = (u128::from(part), u128::from(whole));
+    // No more than `count`, so it fits.
+    ((u128::from(count) * part + whole / 2) / whole) as u64
 }

@@ -280,3 +280,45 @@ fn a_search_without_an_end_or_a_limit_says_so() {
     let late = with_search(|evidence, _| (evidence.busy, evidence.late_p99_ns) = (0.99, 5_000_000));
     assert!(matches!(late, Verdict::Generator { .. }), "{late:?}");
 }
+
+#[test]
+fn a_run_in_which_no_transaction_started_says_what_was_done_instead() {
+    let evidence = Evidence {
+        goal_tps: Some(10),
+        planned: 30,
+        missed: 30,
+        instances: 10,
+        max_instances: 10,
+        elapsed_ns: 3_000_000_000,
+        returned_early: 25,
+        outside: 31,
+        outside_failed: 30,
+        ..Evidence::default()
+    };
+    let nothing = Verdict::NothingStarted { returned: 25, outside: 31, outside_failed: 30 };
+    assert_eq!(judge(&evidence), nothing);
+    assert!(nothing.tps_limited());
+    let text = nothing.to_string();
+    assert!(text.contains("returned 25 time(s)") && text.contains("30 of the 31 request(s)"));
+    assert_eq!(judge(&Evidence { stopped: true, ..evidence.clone() }), nothing);
+    // In a closed loop nothing is planned then, and a search has found nothing.
+    let closed = Evidence { goal_tps: None, planned: 0, missed: 0, ..evidence.clone() };
+    assert_eq!(judge(&closed), nothing);
+    let search = Some(SearchEvidence::default());
+    assert_eq!(judge(&Evidence { search, ..evidence.clone() }), nothing);
+    // The generator's own faults explain it.
+    let panics = Evidence { panics: 100, ..evidence.clone() };
+    assert_eq!(judge(&panics), Verdict::Panics { panics: 100 });
+
+    let silent = Evidence { returned_early: 0, outside: 0, outside_failed: 0, ..evidence.clone() };
+    let text = judge(&silent).to_string();
+    assert!(text.contains("neither returned nor sent a request"), "{text}");
+    let slow = Evidence { returned_early: 0, outside: 4, outside_failed: 0, ..evidence.clone() };
+    let text = judge(&slow).to_string();
+    assert!(text.contains("still busy with the 4 request(s)"), "{text}");
+    // Stopped before there was anything to see.
+    let stopped = judge(&Evidence { stopped: true, missed: 0, ..silent });
+    assert!(matches!(stopped, Verdict::Stopped { .. }), "{stopped:?}");
+    let one = Evidence { started: 1, completed: 1, missed: 29, ..evidence };
+    assert!(!matches!(judge(&one), Verdict::NothingStarted { .. }));
+}

@@ -25,6 +25,7 @@ fn window() -> impl Strategy<Value = Window> {
         starting: n[16],
         target_wait_ns: u64::from(n[17]),
         instance_wait_ns: u64::from(n[18]),
+        absent: n[19] % 100,
     })
 }
 
@@ -60,6 +61,7 @@ proptest! {
             starting: a.starting + b.starting,
             target_wait_ns: a.target_wait_ns + b.target_wait_ns,
             instance_wait_ns: a.instance_wait_ns + b.instance_wait_ns,
+            absent: a.absent + b.absent,
         };
         prop_assert_eq!(merged(&[&a, &b]), expected);
     }

@@ -106,6 +106,33 @@ pub(crate) fn assert_all_well(statistics: &RunStatistics, planned: u64) {
     assert!(counts.succeeded > 0, "{statistics}");
 }
 
+/// Attempts that a test which needs a fit machine has.
+const ATTEMPTS: usize = 6;
+
+/// Gives what a test needs a fit machine for, from the first attempt in which it was one; `Err`
+/// says why it was not. None in all attempts fails the test: it never passes unseen.
+#[track_caller]
+pub(crate) fn once_fit<T>(mut attempt: impl FnMut() -> Result<T, String>) -> T {
+    let mut reasons = Vec::new();
+    for _ in 0..ATTEMPTS {
+        match attempt() {
+            Ok(output) => return output,
+            Err(reason) => {
+                println!("not fit: {reason}");
+                reasons.push(reason);
+            }
+        }
+    }
+    panic!("the machine was not fit for it, {ATTEMPTS} times: {reasons:#?}");
+}
+
+/// Has panics tell their message and no backtrace, for tests that have user code panic: in a debug
+/// build the first backtrace takes a second, in which its shard stands still.
+pub(crate) fn without_backtraces() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))));
+}
+
 /// How many transactions failed with this class.
 pub(crate) fn failures(statistics: &RunStatistics, class: balter_uring::FailureClass) -> u64 {
     statistics.failures.iter().find(|(other, _)| *other == class).map_or(0, |&(_, count)| count)

@@ -4,16 +4,18 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use balter_controllers::{ConcurrencyState, RateState, Timetable, Window};
+use balter_controllers::{ConcurrencyState, RateState, Timetable, Window, WindowGrid};
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use futures_channel::oneshot;
 
 use super::Request;
-use super::budget::{BudgetSlot, Course, share_among, shares};
+use super::budget::{BudgetSlot, Course, Share, share_among, shares};
 use super::clock::{Clock, nanoseconds};
 #[cfg(feature = "rt")]
 use super::lease::Lease;
 use super::observed::{CALLBACK_PANICKED, Observed};
+use super::outside;
+use super::panic_hook;
 use super::pool::{self, Prepared};
 use super::processor::Readings;
 use super::run::{Report, RunSpec, WINDOWS_IN_FLIGHT};
@@ -21,6 +23,7 @@ use super::shard::{Command, ShardHandle};
 use super::signals::{DEAF, Listening};
 use super::steering::{Ending, Steering};
 use super::totals::for_controllers;
+use super::watchdog::{Attention, Watch};
 use super::window::ShardWindow;
 use crate::config::Load;
 use crate::observe::{Published, RECORDER_PANICKED, State};
@@ -209,8 +212,9 @@ struct Member {
     returned: Sender<Box<ShardWindow>>,
     /// Instances at the end of its last window but those of the drain, when they leave.
     instances: u32,
-    /// Has reported for the current tick.
-    reported: bool,
+    watch: Watch,
+    /// Whether the scenario has been accused of keeping it.
+    accused: bool,
     over: bool,
 }
 
@@ -222,9 +226,10 @@ struct Run {
     #[cfg(feature = "rt")]
     led: Option<Led>,
     aggregator_delay: Duration,
+    outside_tps: Option<u32>,
+    attention: Attention,
     start_ns: u64,
     end_ns: u64,
-    window_ns: u64,
     grace_ns: u64,
     members: Vec<Member>,
     /// When transactions are due, over all shards.
@@ -233,8 +238,8 @@ struct Run {
     until_ns: u64,
     /// Instances that there may be at all.
     most: u32,
-    /// The windows of the current tick, merged.
-    tick: Window,
+    /// Where the shards' windows become those of the run.
+    grid: WindowGrid,
     last_tick_ns: u64,
     course: Course,
     stopped_ns: Option<u64>,
@@ -282,6 +287,7 @@ impl Run {
         let noticed_ns = timeout_ns.saturating_add(timeout_ns / 32).saturating_add(500_000_000);
         let grace_ns = nanoseconds(config.grace).min(noticed_ns);
         let mut members = Vec::with_capacity(shards.len());
+        let mut grid = WindowGrid::new(start_ns, window_ns, shards.len());
         for (part, (shard, factory)) in shards.into_iter().zip(factories).enumerate() {
             let slot = Arc::new(BudgetSlot::new(shares[part], until_ns));
             // One more than are ever out, so that giving one back never waits.
@@ -289,6 +295,7 @@ impl Run {
             let sent = shard.send(Command::Run(RunSpec {
                 run: id,
                 part: part as u32,
+                parts: shares.len() as u32,
                 factory,
                 slot: Arc::clone(&slot),
                 open: config.load.is_open(),
@@ -308,9 +315,13 @@ impl Run {
                 slot,
                 returned,
                 instances: 0,
-                reported: false,
+                watch: Watch::default(),
+                accused: false,
                 over: !sent,
             });
+            if !sent {
+                grid.lose(part);
+            }
         }
         let listening = config.interruptible.then(Listening::new);
         #[cfg_attr(not(feature = "rt"), expect(unused_mut))]
@@ -319,17 +330,20 @@ impl Run {
             name,
             steering,
             #[cfg(feature = "rt")]
-            led: config.leased.map(|leased| Led::new(leased.lease, config.load)),
+            led: config
+                .leased
+                .map(|leased| Led::new(leased.lease, config.load, start_ns, shares.len())),
             aggregator_delay: config.aggregator_delay,
+            outside_tps: config.outside_tps,
+            attention: Attention::new(now),
             start_ns,
             end_ns,
-            window_ns,
             grace_ns,
             members,
             timetable,
             until_ns,
             most,
-            tick: Window::default(),
+            grid,
             last_tick_ns: start_ns,
             course: Course::Run,
             stopped_ns: None,
@@ -341,9 +355,19 @@ impl Run {
             done: Some(done),
             interest,
         };
+        run.grant_outside(&shares);
         #[cfg(feature = "rt")]
         run.take_lease(now);
         run
+    }
+
+    /// Says how often each shard may send a request outside of transactions.
+    fn grant_outside(&self, shares: &[Share]) {
+        let is_open = self.steering.load.is_open();
+        let rate = outside::rate(self.outside_tps, is_open, self.steering.budget());
+        for (share, interval_ns) in self.members.iter().zip(outside::intervals_ns(rate, shares)) {
+            share.slot.grant_outside(interval_ns);
+        }
     }
 
     /// Takes over what it was told, where somebody else leads this run.
@@ -374,16 +398,16 @@ impl Run {
         self.published.window(part, &window);
         #[cfg(feature = "rt")]
         if let Some(led) = &mut self.led {
-            led.window.merge(&window);
+            led.merge(part, &window);
         }
-        self.tick.merge(&for_controllers(&window));
+        self.grid.push(part, &for_controllers(&window));
         let share = &mut self.members[part];
-        share.reported = true;
         if window.start_ns < self.end_ns && window.instances > 0 {
             share.instances = window.instances;
         }
         if window.last {
             share.over = true;
+            self.grid.end(part);
             // Its instances have given up before the end, and so will those of the others.
             if window.end_ns < self.end_ns && self.course == Course::Run {
                 self.raise(Course::Drain, window.end_ns);
@@ -392,17 +416,18 @@ impl Run {
             window.reset();
             let _ = share.returned.try_send(window);
         }
-        if self.members.iter().all(|share| share.reported || share.over) {
-            self.tick();
+        self.advance();
+    }
+
+    /// Goes on with the next window of the run, once the shards have told of it.
+    fn advance(&mut self) {
+        if let Some(window) = self.grid.advance() {
+            self.tick(&window);
         }
     }
 
-    /// All shards have told of the last window: decide, grant, show.
-    fn tick(&mut self) {
-        let window = std::mem::take(&mut self.tick);
-        for member in &mut self.members {
-            member.reported = false;
-        }
+    /// All shards that are waited for have told of a window: decide, grant, show.
+    fn tick(&mut self, window: &Window) {
         #[cfg(feature = "rt")]
         if let Some(led) = &mut self.led {
             led.report(self.members.iter().all(|share| share.over));
@@ -411,27 +436,28 @@ impl Run {
         self.last_tick_ns = self.last_tick_ns.max(end_ns);
         self.steering.totals.note_instances(window.instances);
         if let Some(observed) = &mut self.observed {
-            observed.add(&window);
+            observed.add(window);
             observed.show(
                 self.name,
                 self.steering.budget().tps,
                 end_ns.saturating_sub(self.start_ns),
+                self.steering.totals.counts(),
             );
         }
         if self.steering.is_done() && self.course == Course::Run {
             self.raise(Course::Drain, end_ns);
         }
         if self.course > Course::Run || window.start_ns >= self.end_ns {
-            self.publish(&window, ConcurrencyState::Stable);
+            self.publish(window, ConcurrencyState::Stable);
             return;
         }
         #[cfg(feature = "rt")]
         if self.led.is_some() {
-            self.publish(&window, ConcurrencyState::Stable);
+            self.publish(window, ConcurrencyState::Stable);
             return;
         }
-        let state = self.steering.decide(&window);
-        self.publish(&window, state);
+        let state = self.steering.decide(window);
+        self.publish(window, state);
         self.grant(Clock::get().now());
     }
 
@@ -444,6 +470,7 @@ impl Run {
         let Self { timetable, most, .. } = self;
         let load = self.steering.load;
         let shares = shares(load, timetable, budget.concurrency, *most, self.members.len());
+        self.grant_outside(&shares);
         for (member, share) in self.members.iter().zip(shares) {
             member.slot.grant(share, self.until_ns);
         }
@@ -479,12 +506,7 @@ impl Run {
             // Nobody waits for the statistics any more.
             self.raise(Course::Stop, now);
         }
-        // A shard that lags must not keep the others from being led.
-        let overdue = now.saturating_sub(self.last_tick_ns) > 3 * self.window_ns;
-        if overdue && self.members.iter().any(|share| share.reported) {
-            self.tick();
-            self.last_tick_ns = now;
-        }
+        self.watch_polls(now);
         let should_have_ended = self.stopped_ns.unwrap_or(self.end_ns).max(self.start_ns);
         // Once stopped, nothing in flight is waited for.
         let grace_ns = if self.course == Course::Stop { 0 } else { self.grace_ns };
@@ -502,6 +524,36 @@ impl Run {
                 }
                 self.lose_part(part);
             }
+        }
+    }
+
+    /// Names code that keeps a shard, once. Should it return, the shard goes on.
+    fn watch_polls(&mut self, now: u64) {
+        self.attention.look(now);
+        for share in self.members.iter_mut().filter(|share| !share.over) {
+            let Some(holder) = share.watch.look(&share.shard.pulse, &self.attention) else {
+                continue;
+            };
+            if std::mem::replace(&mut share.accused, true) {
+                continue;
+            }
+            let (name, core) = (self.name, share.shard.core);
+            if holder != self.id {
+                // Whose it is, that run says, or has said before it ended.
+                self.steering.totals.note(format!(
+                    "core {core} was held up by the code of another scenario, which had not \
+                     returned from a poll for 2 s"
+                ));
+                continue;
+            }
+            let accusation = format!(
+                "scenario `{name}` on core {core} has not returned from a poll for 2 s; is an \
+                 `.await` missing, or does it block?"
+            );
+            tracing::error!("{accusation}");
+            // Most programs install no subscriber, and this may be all that they ever say.
+            eprintln!("{accusation}");
+            self.steering.totals.note(accusation);
         }
     }
 
@@ -537,7 +589,20 @@ impl Run {
         share.over = true;
         // Should it come back to life, it must not go on.
         share.slot.raise(Course::Stop);
+        if share.watch.holds(&share.shard.pulse) {
+            let core = share.shard.core;
+            self.steering.totals.note(format!(
+                "the shard on core {core} was given up: it was still kept by the scenario's code"
+            ));
+        }
         self.steering.totals.lose(part);
+        self.grid.lose(part);
+        #[cfg(feature = "rt")]
+        if let Some(led) = &mut self.led {
+            led.lose(part);
+        }
+        // It may have been what the others waited for.
+        self.advance();
     }
 
     fn is_over(&self) -> bool {
@@ -545,9 +610,7 @@ impl Run {
     }
 
     fn finish(mut self) {
-        if self.members.iter().any(|share| share.reported) {
-            self.tick();
-        }
+        panic_hook::forget(self.id);
         #[cfg(feature = "rt")]
         if let Some(led) = self.led.as_mut().filter(|led| !led.has_ended) {
             led.report(true);
@@ -606,21 +669,77 @@ impl Run {
 #[cfg(feature = "rt")]
 struct Led {
     lease: Arc<Lease>,
-    /// The windows of this tick, merged.
+    /// Counts and times of the shards' windows since the last report, merged.
     window: ShardWindow,
+    parts: Vec<LedPart>,
+    /// Up to here reports have been made.
+    told_ns: u64,
     has_ended: bool,
+}
+
+/// How a shard stands, and what it has spent its time on since the last report. A shard that was
+/// late may have several windows or none in a report, and is one shard all the same.
+#[cfg(feature = "rt")]
+#[derive(Clone, Default)]
+struct LedPart {
+    backlog: u64,
+    instances: u32,
+    in_flight: u32,
+    idle_ns: u64,
+    length_ns: u64,
 }
 
 #[cfg(feature = "rt")]
 impl Led {
-    fn new(lease: Arc<Lease>, load: Load) -> Self {
-        Self { lease, window: ShardWindow::new(load.is_open()), has_ended: false }
+    fn new(lease: Arc<Lease>, load: Load, start_ns: u64, parts: usize) -> Self {
+        Self {
+            lease,
+            window: ShardWindow::new(load.is_open()),
+            parts: vec![LedPart::default(); parts],
+            told_ns: start_ns,
+            has_ended: false,
+        }
     }
 
+    fn merge(&mut self, part: usize, window: &ShardWindow) {
+        self.window.merge(window);
+        let part = &mut self.parts[part];
+        (part.backlog, part.instances, part.in_flight) =
+            (window.backlog, window.instances, window.in_flight);
+        part.idle_ns += window.idle_ns;
+        part.length_ns += window.end_ns.saturating_sub(window.start_ns);
+    }
+
+    fn lose(&mut self, part: usize) {
+        self.parts[part] = LedPart::default();
+    }
+
+    /// Tells of everything since the last report. What a shard tells of late may lie before that:
+    /// it waits for the next window of another, so that all counts are of some time.
     fn report(&mut self, last: bool) {
-        self.window.last = last;
+        let window = &mut self.window;
+        let end_ns = window.end_ns.max(self.told_ns);
+        if end_ns == self.told_ns && !last {
+            return;
+        }
+        (window.start_ns, window.end_ns) = (self.told_ns, end_ns);
+        (window.backlog, window.instances, window.in_flight) = (0, 0, 0);
+        // Of the busiest shard.
+        let mut idle = 1.0_f64;
+        for part in &mut self.parts {
+            window.backlog += part.backlog;
+            window.instances += part.instances;
+            window.in_flight += part.in_flight;
+            if part.length_ns > 0 {
+                idle = idle.min(part.idle_ns as f64 / part.length_ns as f64);
+            }
+            (part.idle_ns, part.length_ns) = (0, 0);
+        }
+        window.idle_ns = (idle * (end_ns - self.told_ns) as f64) as u64;
+        self.told_ns = end_ns;
+        window.last = last;
         self.has_ended |= last;
-        self.lease.report(&self.window);
-        self.window.reset();
+        self.lease.report(window);
+        window.reset();
     }
 }

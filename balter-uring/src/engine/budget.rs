@@ -108,6 +108,8 @@ struct Words {
     /// On the shard's clock; the share is nothing from then on.
     until_ns: AtomicU64,
     course: AtomicU8,
+    /// From one request outside of transactions to the next.
+    outside_interval_ns: AtomicU64,
 }
 
 fn pair(high: u32, low: u32) -> u64 {
@@ -132,6 +134,7 @@ impl BudgetSlot {
                 most: word(),
                 until_ns: word(),
                 course: AtomicU8::new(Course::Run as u8),
+                outside_interval_ns: AtomicU64::new(u64::MAX),
             }),
         };
         slot.grant(share, until_ns);
@@ -182,6 +185,15 @@ impl BudgetSlot {
         }
         seen.set(version);
         Some((Share { ticks, concurrency, most }, until_ns))
+    }
+
+    pub(crate) fn grant_outside(&self, interval_ns: u64) {
+        self.inner.outside_interval_ns.store(interval_ns, Ordering::Relaxed);
+    }
+
+    /// From one request outside of transactions to the next, `u64::MAX` if there is to be none.
+    pub(crate) fn outside_interval_ns(&self) -> u64 {
+        self.inner.outside_interval_ns.load(Ordering::Relaxed)
     }
 
     /// Raises the course; a lower one than before changes nothing.

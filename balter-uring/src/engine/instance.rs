@@ -9,9 +9,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
+use super::back_off::BackOff;
+use super::panic_hook;
 use super::run::{Grant, ShardRun, Ticket};
+use super::timers::SleepUntil;
 use super::window::Outcome;
-use crate::failure::{FailureClass, Scope, with_scope};
+use crate::failure::{self, FailureClass, Scope, with_scope};
 use crate::traffic::Meter;
 use crate::transaction::TransactionMeta;
 use crate::userland;
@@ -47,6 +50,11 @@ pub(crate) struct Instance {
     abandoned: Cell<bool>,
     /// Started transactions that have not ended.
     in_flight: Cell<u32>,
+    /// A transaction has started since the scenario was last begun: one of its own, or of a task
+    /// that it has started, which shares this with it.
+    has_begun: Rc<Cell<bool>>,
+    /// A transaction has started this task, so what it does is part of that one.
+    in_transaction: bool,
     waker: RefCell<Option<Waker>>,
     /// It has come to a first transaction.
     begun: Cell<bool>,
@@ -58,7 +66,11 @@ pub(crate) struct Instance {
 
 impl Instance {
     pub(crate) fn new(run: Rc<ShardRun>, role: Role) -> Rc<Self> {
+        let parent = if role == Role::Child { current() } else { None };
         Rc::new(Self {
+            has_begun: parent.as_ref().map_or_else(Rc::default, |it| Rc::clone(&it.has_begun)),
+            in_transaction: parent
+                .is_some_and(|parent| parent.in_transaction || failure::in_transaction()),
             run,
             role,
             killed: Cell::new(false),
@@ -85,15 +97,16 @@ impl Instance {
         self.in_flight.get() == 0
     }
 
-    /// Has it counted as begun; `true` the first time.
-    pub(crate) fn begin(&self) -> bool {
-        !self.begun.replace(true)
+    /// Has it counted as begun, or as not; `true` if that is new.
+    pub(crate) fn set_begun(&self, begun: bool) -> bool {
+        self.begun.replace(begun) != begun
     }
 
     /// A transaction of it starts; `true` if it was in none.
     #[inline]
     pub(crate) fn starts(&self, now_ns: u64) -> bool {
         self.taken_ns.set(Some(now_ns));
+        self.has_begun.set(true);
         let in_flight = self.in_flight.get();
         self.in_flight.set(in_flight + 1);
         in_flight == 0
@@ -121,6 +134,11 @@ impl Instance {
     fn keep_ticket(&self, ticket: Ticket) {
         let kept = self.ticket.take().unwrap_or(ticket);
         self.ticket.set(Some(kept));
+    }
+
+    /// It is a task that a transaction has started.
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.in_transaction
     }
 
     pub(crate) fn role(&self) -> Role {
@@ -249,6 +267,9 @@ pub(crate) struct Guarded {
     future: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// Key in the run's list of tasks.
     key: usize,
+    back_off: BackOff,
+    /// Until it starts over.
+    pause: Option<SleepUntil>,
 }
 
 impl Guarded {
@@ -258,12 +279,16 @@ impl Guarded {
         key: usize,
         future: Option<Pin<Box<dyn Future<Output = ()>>>>,
     ) -> Self {
-        Self { instance, future, key }
+        let back_off = BackOff::new([instance.run.id(), instance.run.part(), key as u64]);
+        Self { instance, future, key, back_off, pause: None }
     }
 
     /// Runs user code with this instance as the current one. `Err` is the payload of a panic.
     fn guarded<T>(&mut self, run: impl FnOnce(&mut Self) -> T) -> Result<T, Box<dyn Any + Send>> {
         let outer = CURRENT.with(|current| current.replace(Some(Rc::clone(&self.instance))));
+        let run_id = self.instance.run.id();
+        let outer_run = panic_hook::set_run(run_id);
+        let outer_polled = self.instance.run.shard().pulse().enter(run_id);
         let meter = Meter::start();
         // Unwind safety: after a panic the future is dropped, not polled again, and the run's
         // tables are only borrowed for the length of their own methods, which do not panic.
@@ -276,6 +301,8 @@ impl Guarded {
         if !traffic.is_none() {
             self.instance.run.moved(traffic);
         }
+        self.instance.run.shard().pulse().leave(outer_polled);
+        panic_hook::set_run(outer_run);
         CURRENT.with(|current| *current.borrow_mut() = outer);
         result
     }
@@ -303,6 +330,7 @@ impl Guarded {
             Ok(Poll::Ready(())) => {
                 self.instance.run.survived();
                 self.drop_future();
+                self.returned();
             }
             Err(payload) => {
                 self.instance.run.panicked(&*payload);
@@ -311,6 +339,34 @@ impl Guarded {
             }
         }
         Poll::Ready(())
+    }
+
+    /// A scenario that returns without a transaction, as one does whose log-in has failed, would do
+    /// so as fast as it can. It has to wait. One that panics need not: few panics end the run.
+    fn returned(&mut self) {
+        if self.instance.role == Role::Child {
+            return;
+        }
+        if self.instance.has_begun.take() {
+            self.back_off.reset();
+            return;
+        }
+        let run = &self.instance.run;
+        run.returned_early();
+        run.starts_over(&self.instance);
+        let at_ns = run.shard().now().saturating_add(self.back_off.next_ns());
+        self.pause = Some(SleepUntil::new(Rc::clone(run.shard()), at_ns));
+    }
+
+    /// Whether the scenario waits before it starts over.
+    fn pauses(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(pause) = &mut self.pause else { return false };
+        // Once the run is ending it is not begun again, only dropped.
+        if Pin::new(pause).poll(cx).is_pending() || !self.instance.run.is_running() {
+            return true;
+        }
+        self.pause = None;
+        false
     }
 }
 
@@ -322,10 +378,16 @@ impl Future for Guarded {
         instance.run.shard().count_poll();
         remember(&mut instance.waker.borrow_mut(), cx);
         if !instance.is_killed() {
+            if self.pauses(cx) {
+                return Poll::Pending;
+            }
             if self.poll_once(cx).is_pending() && !instance.is_killed() {
                 return Poll::Pending;
             }
             if instance.role == Role::Scenario && !instance.is_killed() {
+                if self.pauses(cx) {
+                    return Poll::Pending;
+                }
                 // Starts over in a turn of its own: a scenario that returns at once must not
                 // keep the shard to itself.
                 cx.waker().wake_by_ref();

@@ -17,6 +17,7 @@ use slab::Slab;
 use super::budget::{Course, Share};
 use super::executor;
 use super::instance::{Guarded, Instance, Role};
+use super::outside;
 use super::shard::Shard;
 use super::window::{Outcome, Times};
 use crate::handshake::Handshake;
@@ -82,6 +83,7 @@ pub(crate) struct ShardRun {
     windows: RefCell<Windows>,
     /// When instances of a closed loop are next started.
     next_start: Cell<u64>,
+    outside: outside::Queue,
     /// The clock, and the shard's idle time, when starting instances was last thought of.
     spare_checked: Cell<(u64, u64)>,
     tasks: RefCell<Slab<Rc<Instance>>>,
@@ -119,6 +121,7 @@ impl ShardRun {
             windows: RefCell::new(Windows::new(&spec, shard.idle_ns())),
             next_start: Cell::new(0),
             spare_checked: Cell::new((spec.start_ns, shard.idle_ns())),
+            outside: outside::Queue::new(spec.start_ns, spec.part, spec.parts),
             tasks: RefCell::new(Slab::new()),
             instances: Cell::new(0),
             starting: Cell::new(0),
@@ -137,6 +140,25 @@ impl ShardRun {
 
     pub(crate) fn shard(&self) -> &Rc<Shard> {
         &self.shard
+    }
+
+    /// Its number in the process.
+    pub(crate) fn id(&self) -> u64 {
+        self.spec.run
+    }
+
+    /// The shard's place among those of the run.
+    pub(crate) fn part(&self) -> u64 {
+        u64::from(self.spec.part)
+    }
+
+    pub(crate) fn timeout_ns(&self) -> u64 {
+        self.spec.timeout_ns
+    }
+
+    /// Transactions may start.
+    pub(crate) fn is_running(&self) -> bool {
+        self.phase.get() == Phase::Running
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -166,6 +188,7 @@ impl ShardRun {
                 self.keep_instances(now);
                 self.release(now);
                 self.note_waits();
+                self.release_outside(now);
             }
             Phase::LastCall => self.release(now),
             Phase::Draining { .. } | Phase::Ending | Phase::Reporting | Phase::Done => {}
@@ -187,6 +210,7 @@ impl ShardRun {
         match self.phase.get() {
             Phase::Running => {
                 let permit_ns = self.next_permit_ns();
+                at = at.min(self.outside.next_ns(self.outside_interval_ns(now)));
                 return Next { at_ns: at.min(self.spec.end_ns).min(permit_ns), permit_ns };
             }
             Phase::Draining { until_ns } => at = at.min(until_ns),
@@ -414,8 +438,15 @@ impl ShardRun {
 
     /// An instance has come to its first transaction, or has started a task that may.
     pub(crate) fn has_begun(&self, instance: &Instance) {
-        if instance.begin() && instance.role() == Role::Scenario {
+        if instance.set_begun(true) && instance.role() == Role::Scenario {
             self.starting.set(self.starting.get() - 1);
+        }
+    }
+
+    /// An instance has returned without a transaction: it is on its way to its first again.
+    pub(crate) fn starts_over(&self, instance: &Instance) {
+        if instance.set_begun(false) && instance.role() == Role::Scenario {
+            self.starting.set(self.starting.get() + 1);
         }
     }
 
@@ -550,6 +581,44 @@ impl ShardRun {
     /// A connection of an instance has shaken hands.
     pub(crate) fn shook_hands(&self, handshake: Handshake) {
         self.windows.borrow_mut().current.record_handshake(handshake);
+    }
+
+    // ---- What stands outside of transactions -------------------------------------------------
+
+    /// From one request outside of transactions to the next, `u64::MAX` while there may be none.
+    pub(crate) fn outside_interval_ns(&self, now: u64) -> u64 {
+        // Without a lease nothing may be sent.
+        match self.is_running() && now < self.granted.get().1 {
+            true => self.spec.slot.outside_interval_ns(),
+            false => u64::MAX,
+        }
+    }
+
+    pub(super) fn outside(&self) -> &outside::Queue {
+        &self.outside
+    }
+
+    fn release_outside(&self, now: u64) {
+        if self.outside.admit(now, self.outside_interval_ns(now)) {
+            self.shard.stir();
+        }
+    }
+
+    /// A request outside of transactions is being sent.
+    pub(crate) fn sent_outside(&self, waited: bool) {
+        let outside = &mut self.windows.borrow_mut().current.outside;
+        outside.requests += 1;
+        outside.held_back += u64::from(waited);
+    }
+
+    /// One of them has failed.
+    pub(crate) fn failed_outside(&self) {
+        self.windows.borrow_mut().current.outside.failed += 1;
+    }
+
+    /// A scenario has returned without having started a transaction.
+    pub(crate) fn returned_early(&self) {
+        self.windows.borrow_mut().current.returned_early += 1;
     }
 
     /// An instance has moved bytes or opened connections, in one poll.

@@ -197,7 +197,6 @@ impl Search {
     }
 
     /// Forgets the windows since the last tick.
-    #[cfg(feature = "rt")]
     pub(super) fn pass_over(&mut self) {
         self.broken.fill(Broken::default());
         self.pending = Part::new(self.limits.len());

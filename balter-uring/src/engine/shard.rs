@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -12,7 +13,8 @@ use super::clock::Clock;
 use super::remote_wake::Inbox;
 use super::run::{Next, RunSpec, ShardRun};
 use super::timers::Timers;
-use super::{executor, instance};
+use super::watchdog::Pulse;
+use super::{executor, instance, outside};
 use crate::handshake;
 use crate::ring::{self, Ring, RingWaker, Wait};
 
@@ -53,6 +55,7 @@ pub(crate) struct ShardHandle {
     pub(crate) core: usize,
     commands: Sender<Command>,
     waker: RingWaker,
+    pub(super) pulse: Arc<Pulse>,
 }
 
 impl ShardHandle {
@@ -91,9 +94,10 @@ pub(crate) struct Shard {
     /// Services (a test target) that want the shard awake for their connections.
     services: Cell<u32>,
     pub(crate) timers: Timers,
+    pulse: Arc<Pulse>,
     pub(crate) ring: Rc<Ring>,
     #[cfg(feature = "tokio")]
-    inbox: std::sync::Arc<Inbox>,
+    inbox: Arc<Inbox>,
 }
 
 impl Shard {
@@ -134,6 +138,10 @@ impl Shard {
         self.stir();
     }
 
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
     pub(crate) fn count_poll(&self) {
         self.polls.set(self.polls.get() + 1);
         // What this task reads is its own, and what others have read is not.
@@ -166,7 +174,7 @@ impl Shard {
 
     /// Where other threads leave the tasks that they have woken.
     #[cfg(feature = "tokio")]
-    pub(crate) fn inbox(&self) -> &std::sync::Arc<Inbox> {
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
         &self.inbox
     }
 
@@ -205,7 +213,9 @@ pub(crate) async fn main(
         }
     };
     let (sender, commands) = crossbeam_channel::unbounded();
-    let handle = ShardHandle { core, commands: sender, waker: ring.waker() };
+    let pulse = Arc::new(Pulse::new());
+    let handle =
+        ShardHandle { core, commands: sender, waker: ring.waker(), pulse: Arc::clone(&pulse) };
     let clock = Clock::get();
     let shard = Rc::new(Shard {
         now: Cell::new(clock.now()),
@@ -219,6 +229,7 @@ pub(crate) async fn main(
         runs: RefCell::new(Vec::new()),
         services: Cell::new(0),
         timers: Timers::default(),
+        pulse,
         #[cfg(feature = "tokio")]
         inbox: Inbox::new(ring.waker()),
         ring: Rc::clone(&ring),
@@ -230,6 +241,7 @@ pub(crate) async fn main(
             instance.run.shook_hands(handshake);
         }
     });
+    outside::watch_clients();
     CURRENT.with(|current| *current.borrow_mut() = Some(Rc::clone(&shard)));
     if ready.send(Ok(handle)).is_ok() {
         drive(&shard, &commands).await;

@@ -104,8 +104,13 @@ impl Steering {
     }
 
     /// All parts have told of the same stretch of time, which `window` is the sum of: decides what
-    /// they may use next.
+    /// they may use next. What was seen while a part was late is no ground to judge the target by:
+    /// then there is nothing but the rate asked for to be met.
     pub(crate) fn decide(&mut self, window: &Window) -> ConcurrencyState {
+        if window.absent > 0 && (self.search.is_some() || self.load == Load::Saturate) {
+            self.pass_over();
+            return ConcurrencyState::Stable;
+        }
         if let Some(search) = &mut self.search {
             self.budget.tps = search.tick(window, self.starting).tps;
             self.concurrency.set_tps(self.budget.tps);
@@ -119,7 +124,6 @@ impl Steering {
 
     /// The windows since the last decision are no ground for another: they were not all of the rate
     /// that was asked for.
-    #[cfg(feature = "rt")]
     pub(crate) fn pass_over(&mut self) {
         if let Some(search) = &mut self.search {
             search.pass_over();

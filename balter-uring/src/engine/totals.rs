@@ -12,8 +12,8 @@ use super::search::Ended;
 use super::window::{ShardWindow, TransactionWindow};
 use crate::failure::{FailureClass, generator_faults};
 use crate::statistics::{
-    Counts, Latencies, RunStatistics, ShardStatistics, Steady, TransactionStatistics, Waits,
-    by_class, shown_names,
+    Counts, Latencies, Outside, RunStatistics, ShardStatistics, Steady, TransactionStatistics,
+    Waits, by_class, shown_names,
 };
 use crate::traffic::Traffic;
 
@@ -54,6 +54,8 @@ pub(crate) struct Totals {
     panic_message: Option<String>,
     notes: Vec<String>,
     most_instances: u32,
+    outside: Outside,
+    returned_early: u64,
     punctual: Latencies,
     lateness: Latencies,
     stalled: u64,
@@ -78,6 +80,8 @@ impl Totals {
             panic_message: None,
             notes: Vec::new(),
             most_instances: 0,
+            outside: Outside::default(),
+            returned_early: 0,
             punctual: Latencies::default(),
             lateness: Latencies::default(),
             stalled: 0,
@@ -107,6 +111,8 @@ impl Totals {
         for (sum, count) in self.failures.iter_mut().zip(window.failures) {
             *sum += count;
         }
+        self.outside.add(&window.outside);
+        self.returned_early += window.returned_early;
         self.panics += window.panics;
         if let Some(punctual) = &window.punctual {
             punctual.add_to(self.punctual.histogram_mut());
@@ -242,7 +248,8 @@ impl Totals {
         let counts = self.counts();
         let (mut response, mut service, mut lag) =
             (Latencies::default(), Latencies::default(), Latencies::default());
-        let mut transactions: Vec<_> = self.transactions.into_values().collect();
+        let mut transactions: Vec<_> =
+            std::mem::take(&mut self.transactions).into_values().collect();
         for transaction in &mut transactions {
             if !summary.open {
                 // Due when started: the lag of each is nothing, and its response its service.
@@ -302,6 +309,9 @@ impl Totals {
                 0 => 0.0,
                 elapsed => summary.throttled.as_nanos() as f64 / elapsed as f64,
             },
+            returned_early: self.returned_early,
+            outside: self.outside.requests,
+            outside_failed: self.outside.failed,
             unreachable: self.failures[FailureClass::Unreachable.index()],
             search: summary.search.as_ref().map(|ended| SearchEvidence {
                 state: ended.decision.state,
@@ -314,6 +324,13 @@ impl Totals {
         let (steady, search) =
             summary.search.map_or((None, None), |ended| (ended.steady, Some(ended.search)));
         let verdict = judge(&evidence);
+        if verdict.tps_limited() && self.outside.held_back > 0 {
+            self.note(format!(
+                "{} of {} requests outside of transactions had to wait for their turn; if the \
+                 scenario needs more of them, allow so many a second with `outside_tps`",
+                self.outside.held_back, self.outside.requests
+            ));
+        }
         let bound_transaction = match &verdict {
             Verdict::Limit { limit, .. } => worst(limit, &transactions),
             _ => None,
@@ -390,6 +407,7 @@ impl Totals {
                 })
                 .collect(),
             nodes: Vec::new(),
+            outside: self.outside,
             panics: self.panics,
             panic_message: self.panic_message,
             notes: self.notes,

@@ -6,7 +6,7 @@ use super::clock::nanoseconds;
 use super::recorder::{Bucket, Recorder};
 use crate::failure::FailureClass;
 use crate::handshake::Handshake;
-use crate::statistics::Counts;
+use crate::statistics::{Counts, Outside};
 use crate::traffic::Traffic;
 use crate::transaction::TransactionMeta;
 
@@ -138,6 +138,10 @@ pub(crate) struct ShardWindow {
     pub(crate) panics: u64,
     /// The message of the first of them.
     pub(crate) panic: Option<String>,
+    /// Requests outside of transactions.
+    pub(crate) outside: Outside,
+    /// Scenarios that returned without having started a transaction.
+    pub(crate) returned_early: u64,
     /// Response times as they would be if the shard had never been late itself. `None` in a closed
     /// loop.
     pub(crate) punctual: Option<Recorder>,
@@ -248,6 +252,8 @@ impl ShardWindow {
         if self.panic.is_none() {
             self.panic.clone_from(&other.panic);
         }
+        self.outside.add(&other.outside);
+        self.returned_early += other.returned_early;
         self.resumed_handshakes += other.resumed_handshakes;
         self.traffic.add(other.traffic);
         self.last |= other.last;

@@ -64,7 +64,7 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
-    /// The deadline of the transaction passed.
+    /// The deadline of the transaction passed, or that of a request outside of one.
     #[error("the transaction's deadline passed")]
     Timeout,
     /// The connection failed after it had been opened.

@@ -1,5 +1,6 @@
 //! A request, from its URL to the bytes that are sent.
 
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -7,8 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::client::Client;
 use super::codec::{BodyLen, RequestKind, encode_head};
-use super::connection::{Encoded, Origin};
+use super::connection::{Answer, Encoded, Origin};
 use super::{Error, Response};
+use crate::outside::{self, Permission};
 
 /// What stands before the host in a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,8 +168,9 @@ impl RequestBuilder {
     pub async fn send(mut self) -> Result<Response, Error> {
         let (origin, bytes) = self.encode()?;
         let (kind, repeatable) = (kind(&self.method), self.method.is_idempotent());
-        let answer = origin.exchange(Encoded::Owned(bytes), kind, repeatable).await?;
-        Ok(Response::new(answer, origin, self.client.inner().max_body))
+        let bytes = Encoded::Owned(bytes);
+        let (answer, permission) = exchange(&origin, bytes, kind, repeatable).await?;
+        Ok(Response::new(answer, origin, self.client.inner().max_body, permission))
     }
 
     /// Encodes the request, for sending it often.
@@ -229,9 +232,28 @@ impl PreparedRequest {
     /// What came between it and its answer.
     pub async fn send(&self) -> Result<Response, Error> {
         let bytes = Encoded::Shared(Rc::clone(&self.bytes));
-        let answer = self.origin.exchange(bytes, self.kind, self.repeatable).await?;
-        Ok(Response::new(answer, Rc::clone(&self.origin), self.max_body))
+        let (answer, permission) =
+            exchange(&self.origin, bytes, self.kind, self.repeatable).await?;
+        Ok(Response::new(answer, Rc::clone(&self.origin), self.max_body, permission))
     }
+}
+
+/// Sends a request when it may be sent, which inside of a transaction is now, and waits for the
+/// answer's head.
+async fn exchange(
+    origin: &Origin,
+    bytes: Encoded,
+    kind: RequestKind,
+    repeatable: bool,
+) -> Result<(Answer, Permission), Error> {
+    let mut permission = outside::ask();
+    permission.admitted().await;
+    // In its place: it is not moved again.
+    let exchange = pin!(origin.exchange(bytes, kind, repeatable));
+    let answer = permission.within(exchange).await.unwrap_or(Err(Error::Timeout));
+    let failed = answer.as_ref().map_or(true, |answer| answer.head.status.as_u16() >= 400);
+    permission.answered(failed);
+    Ok((answer?, permission))
 }
 
 fn kind(method: &Method) -> RequestKind {

@@ -1,5 +1,6 @@
 //! An answer, from its head to the last byte of its body.
 
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -8,6 +9,7 @@ use http::{HeaderMap, StatusCode, Version};
 use super::Error;
 use super::codec::parse_headers;
 use super::connection::{Answer, Connection, Head, Origin};
+use crate::outside::Permission;
 
 /// An answer whose head is in; its body may still be on its way.
 ///
@@ -24,12 +26,20 @@ pub struct Response {
     origin: Rc<Origin>,
     head: Head,
     max_body: usize,
+    /// Its deadline is that of the body too.
+    permission: Permission,
 }
 
 impl Response {
-    pub(super) fn new(answer: Answer, origin: Rc<Origin>, max_body: usize) -> Self {
+    pub(super) fn new(
+        answer: Answer,
+        origin: Rc<Origin>,
+        max_body: usize,
+        permission: Permission,
+    ) -> Self {
         let Answer { connection, head } = answer;
-        Self { connection: Some(connection), raw_head: Vec::new(), origin, head, max_body }
+        let connection = Some(connection);
+        Self { connection, raw_head: Vec::new(), origin, head, max_body, permission }
     }
 
     /// The status.
@@ -149,7 +159,10 @@ impl Response {
 
     async fn next(&mut self, take: impl FnMut(&[u8])) -> Result<bool, Error> {
         let Some(connection) = &mut self.connection else { return Ok(false) };
-        let result = connection.next_data(take).await;
+        let result = {
+            let more = pin!(connection.next_data(take));
+            self.permission.within(more).await.unwrap_or(Err(Error::Timeout))
+        };
         if result.is_err() {
             // It is in no state to be read on.
             self.connection = None;

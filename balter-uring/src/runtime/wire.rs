@@ -236,6 +236,15 @@ pub(crate) struct Window {
     pub(crate) seen_late: Option<Times>,
     #[prost(message, optional, tag = "20")]
     pub(crate) receive_delay: Option<Times>,
+    /// Requests outside of transactions, those of them that failed, and those that had to wait.
+    #[prost(uint64, tag = "50")]
+    pub(crate) outside: u64,
+    #[prost(uint64, tag = "51")]
+    pub(crate) outside_failed: u64,
+    #[prost(uint64, tag = "52")]
+    pub(crate) outside_held_back: u64,
+    #[prost(uint64, tag = "53")]
+    pub(crate) returned_early: u64,
 }
 
 /// [`TransactionWindow`].
@@ -327,6 +336,10 @@ impl Window {
             punctual: window.punctual.as_ref().map(Times::of),
             handshakes: window.handshakes.as_ref().map(Times::of),
             resumed_handshakes: window.resumed_handshakes,
+            outside: window.outside.requests,
+            outside_failed: window.outside.failed,
+            outside_held_back: window.outside.held_back,
+            returned_early: window.returned_early,
             last: window.last,
             bytes_sent: window.traffic.sent,
             bytes_received: window.traffic.received,
@@ -371,6 +384,10 @@ impl Window {
         }
         window.panics = checked(self.panics)?;
         window.panic.clone_from(&self.panic);
+        window.outside.requests = checked(self.outside)?;
+        window.outside.failed = checked(self.outside_failed)?;
+        window.outside.held_back = checked(self.outside_held_back)?;
+        window.returned_early = checked(self.returned_early)?;
         window.resumed_handshakes = checked(self.resumed_handshakes)?;
         window.last = self.last;
         window.traffic = Traffic {
@@ -601,8 +618,23 @@ mod tests {
     }
 
     #[test]
+    fn what_stood_outside_of_transactions_travels_too() {
+        let mut sent = window(&[]);
+        sent.outside.requests = 5;
+        sent.outside.failed = 4;
+        sent.outside.held_back = 3;
+        sent.returned_early = 2;
+        let mut sum = ShardWindow::new(true);
+        for _ in 0..2 {
+            sum.merge(&travel(&sent, &mut Names::default()));
+        }
+        let outside = (sum.outside.requests, sum.outside.failed, sum.outside.held_back);
+        assert_eq!((outside, sum.returned_early), ((10, 8, 6), 4));
+    }
+
+    #[test]
     fn traffic_classes_and_modules_arrive() {
-        let times = TransactionTimes { intended: 0, start: 1, end: 3, awaited: true };
+        let times = TransactionTimes { intended: 0, start: 1, end: 3, late: 0 };
         let mut sent = window(&[]);
         sent.traffic = Traffic { sent: 10, received: 200, connections: 3 };
         sent.record(&GET, times, Outcome::Failed(FailureClass::Timeout));

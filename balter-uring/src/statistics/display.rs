@@ -173,6 +173,14 @@ impl fmt::Display for RunStatistics {
             Grouped(counts.failed),
             Grouped(counts.cancelled),
         )?;
+        if self.outside.requests > 0 {
+            writeln!(
+                f,
+                "\n  outside of transactions: {} requests, {} failed",
+                Grouped(self.outside.requests),
+                Grouped(self.outside.failed),
+            )?;
+        }
         if counts.completed() > 0 {
             write!(f, "\n  {:<10}", "")?;
             for (name, _) in QUANTILES {

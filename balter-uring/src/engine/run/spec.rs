@@ -54,6 +54,7 @@ pub(crate) struct Report {
 pub(crate) struct RunSpec {
     pub(crate) run: u64,
     pub(crate) part: u32,
+    pub(crate) parts: u32,
     pub(crate) factory: Maker,
     pub(crate) slot: Arc<BudgetSlot>,
     /// Open loop: transactions wait for permits. Closed: they start when an instance is free.

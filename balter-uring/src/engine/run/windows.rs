@@ -8,7 +8,7 @@ use crate::engine::window::ShardWindow;
 /// See the module's documentation.
 pub(super) struct Windows {
     pub(super) current: Box<ShardWindow>,
-    /// When the current window is to end.
+    /// When the current window is to end: on the grid that all shards share.
     pub(super) end_ns: u64,
     allocated: usize,
     /// Emptied, and not needed when it was: the channel was full.
@@ -76,7 +76,7 @@ impl Windows {
         standing: &Standing,
         spec: &RunSpec,
     ) -> Sent {
-        self.end_ns = now.saturating_add(spec.window_ns);
+        self.end_ns = next_end_ns(now, spec);
         let Some(mut next) = self.next(last, spec) else { return Sent::Later };
         next.start_ns = now;
         let mut window = std::mem::replace(&mut self.current, next);
@@ -137,4 +137,12 @@ impl Windows {
         window.starting = standing.starting;
         window.in_flight = standing.in_flight;
     }
+}
+
+/// The first boundary after `now` of the grid that the windows of all shards end on. A shard that
+/// was late for one makes up for it in its next window, which is shorter by so much; counted from
+/// `now` on, lateness would add up, and each shard would have a grid of its own.
+fn next_end_ns(now: u64, spec: &RunSpec) -> u64 {
+    let since_ns = now.saturating_sub(spec.start_ns);
+    now.saturating_sub(since_ns % spec.window_ns).max(spec.start_ns).saturating_add(spec.window_ns)
 }

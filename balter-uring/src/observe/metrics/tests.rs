@@ -29,7 +29,7 @@ fn gauge(value: f64) -> DebugValue {
 fn window(open_loop: bool) -> ShardWindow {
     let mut window = ShardWindow::new(open_loop);
     (window.end_ns, window.idle_ns, window.missed) = (1_000_000_000, 500_000_000, 1);
-    let times = Times { intended: 0, start: 256, end: 1_024, awaited: true };
+    let times = Times { intended: 0, start: 256, end: 1_024, late: 256 };
     window.record(&GET, times, Outcome::Succeeded);
     window.record(&GET, times, Outcome::Succeeded);
     window.record(&GET, times, Outcome::Failed(FailureClass::Refused));
@@ -159,7 +159,7 @@ fn transactions_of_one_name_have_series_of_their_own() {
     static FIRST: TransactionMeta = TransactionMeta::new("namesake", "shop::basket");
     static SECOND: TransactionMeta = TransactionMeta::new("namesake", "shop::search");
     let mut window = ShardWindow::new(false);
-    let times = Times { intended: 0, start: 256, end: 1_024, awaited: true };
+    let times = Times { intended: 0, start: 256, end: 1_024, late: 256 };
     for (meta, times_done) in [(&FIRST, 1), (&SECOND, 2)] {
         for _ in 0..times_done {
             window.record(meta, times, Outcome::Succeeded);
