@@ -209,15 +209,17 @@ impl RunConfig {
     }
 }
 
+type Callback = Box<dyn FnMut(&Progress) + Send>;
+
 /// Who is shown the progress of a run, and how often.
 pub(crate) struct Observer {
     pub(crate) every: Duration,
     /// Taken by `drop` alone.
-    callback: Option<Box<dyn FnMut(&Progress) + Send>>,
+    callback: Option<Callback>,
 }
 
 impl Observer {
-    pub(crate) fn new(every: Duration, callback: Box<dyn FnMut(&Progress) + Send>) -> Self {
+    pub(crate) fn new(every: Duration, callback: Callback) -> Self {
         Self { every, callback: Some(callback) }
     }
 
