@@ -247,27 +247,3 @@ fn a_run_that_ends_on_time_or_with_what_it_was_to_find_was_not_stopped() {
     let sweep = sweep.expect("it starts");
     assert!(!sweep.stopped && sweep.points.len() == 4, "{sweep}");
 }
-
-#[cfg(feature = "serde")]
-#[test]
-fn errors_survive_being_written_down() {
-    use balter_uring::PreflightError;
-    for error in [
-        RunError::Lost,
-        RunError::Thread { reason: "no more".to_owned() },
-        RunError::Contradiction(Contradiction::NoCores),
-        RunError::Preflight(PreflightError::CoreNotAllowed { core: 7, allowed: "0-1".to_owned() }),
-        RunError::Preflight(PreflightError::CoreList {
-            text: "x".to_owned(),
-            origin: "BALTER_CORES".to_owned(),
-        }),
-    ] {
-        let written = serde_json::to_string(&error).expect("JSON");
-        assert_eq!(serde_json::from_str::<RunError>(&written).expect("JSON"), error);
-    }
-    let statistics = wait(worker(Duration::ZERO).tps(9).saturate());
-    let written = serde_json::to_string(&statistics).expect("JSON");
-    let read: RunStatistics = serde_json::from_str(&written).expect("JSON");
-    assert!(read.error.is_some());
-    assert_eq!((read.error, read.scenario), (statistics.error, statistics.scenario));
-}

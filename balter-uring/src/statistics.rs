@@ -435,3 +435,31 @@ pub struct ShardStatistics {
     /// It did not live to the end of the run.
     pub lost: bool,
 }
+
+#[cfg(all(test, feature = "serde", feature = "json"))]
+mod tests {
+    use super::*;
+    use crate::{Contradiction, PreflightError};
+
+    #[test]
+    fn errors_survive_being_written_down() {
+        for error in [
+            RunError::Lost,
+            RunError::Thread { reason: "no more".to_owned() },
+            RunError::Contradiction(Contradiction::NoCores),
+            RunError::Preflight(PreflightError::CoreNotAllowed {
+                core: 7,
+                allowed: "0-1".to_owned(),
+            }),
+            RunError::Preflight(PreflightError::CoreList {
+                text: "x".to_owned(),
+                origin: "BALTER_CORES".to_owned(),
+            }),
+        ] {
+            let statistics = RunStatistics::not_run("visitor", error.clone());
+            let written = serde_json::to_string(&statistics).expect("JSON");
+            let read: RunStatistics = serde_json::from_str(&written).expect("JSON");
+            assert_eq!((read.error, &*read.scenario), (Some(error), "visitor"));
+        }
+    }
+}
