@@ -278,7 +278,8 @@ fn a_scenario_of_which_nothing_is_asked_is_not_run() {
         let statistics = futures_lite::future::block_on(futures_lite::future::poll_once(run));
         let statistics = statistics.expect("at once, at its first poll");
         assert_eq!(statistics.counts.planned, 0);
-        assert!(statistics.verdict.is_none() && statistics.error.is_none());
+        assert_eq!(statistics.verdict, Some(Verdict::NothingAsked));
+        assert_eq!((&*statistics.scenario, &statistics.error), ("unasked", &None));
         assert!(!statistics.tps_limited);
     }
     let run = futures_lite::future::block_on(unasked().run()).expect("nothing can go wrong");

@@ -35,6 +35,8 @@ fn in_time(statistics: RunStatistics) -> Result<RunStatistics, String> {
 /// generator or a target that lost its core for some milliseconds, passes for no load.
 struct Meter {
     begun: Instant,
+    /// Time constant of the mean.
+    lately_seconds: f64,
     state: Mutex<Load>,
 }
 
@@ -46,21 +48,25 @@ struct Load {
     owed: f64,
 }
 
-/// Time constant of the mean.
+/// Time constant of the mean, for a service that refuses.
 const LATELY_SECONDS: f64 = 0.4;
 
+/// The same for one that is slow: what takes longer to come to its latency looks like a queue that
+/// builds up.
+const SLOW_SECONDS: f64 = 0.1;
+
 impl Meter {
-    fn new() -> Self {
-        Self { begun: Instant::now(), state: Mutex::default() }
+    fn new(lately_seconds: f64) -> Self {
+        Self { begun: Instant::now(), lately_seconds, state: Mutex::default() }
     }
 
     /// Counts one. Answers the load, and whether one has to be refused to keep to the capacity.
     fn count(&self, capacity: f64) -> (f64, bool) {
         let now = self.begun.elapsed().as_secs_f64();
         let mut load = self.state.lock().expect("nothing panics while it is locked");
-        let age = (now - load.at_seconds) / LATELY_SECONDS;
+        let age = (now - load.at_seconds) / self.lately_seconds;
         load.at_seconds = now;
-        load.tps = load.tps * (-age).exp() + 1.0 / LATELY_SECONDS;
+        load.tps = load.tps * (-age).exp() + 1.0 / self.lately_seconds;
         load.owed += (1.0 - capacity / load.tps).max(0.0);
         let refused = load.owed >= 1.0;
         load.owed -= f64::from(u8::from(refused));
@@ -88,7 +94,8 @@ async fn take(meter: &Meter, capacity: f64) -> Result<(), ()> {
 #[test]
 fn errors_beyond_a_capacity_are_kept_at_their_limit() {
     let statistics = once_fit(|| {
-        let scenario = refusing(Arc::new(Meter::new()), 650.0).tps(5_000).error_rate(0.03);
+        let scenario =
+            refusing(Arc::new(Meter::new(LATELY_SECONDS)), 650.0).tps(5_000).error_rate(0.03);
         in_time(run(scenario.hint(Hint::Tps(250)), 20))
     });
     let steady = statistics.steady.as_ref().expect("found within 20 s");
@@ -124,7 +131,7 @@ async fn answer(meter: &Meter) {
 #[test]
 fn a_latency_that_grows_with_the_load_is_kept_at_its_limit() {
     let statistics = once_fit(|| {
-        let scenario = slower_with_load(Arc::new(Meter::new())).hint(Hint::Tps(350));
+        let scenario = slower_with_load(Arc::new(Meter::new(SLOW_SECONDS))).hint(Hint::Tps(350));
         in_time(run(scenario.latency(Duration::from_millis(260), 0.9), 20))
     });
     assert!((550..750).contains(&statistics.goal_tps), "{}", statistics.goal_tps);
@@ -240,7 +247,7 @@ fn a_stall_lowers_the_rate_and_is_got_over() {
 #[test]
 fn a_capacity_is_found_with_its_interval_and_ends_the_run() {
     let statistics = once_fit(|| {
-        let scenario = refusing(Arc::new(Meter::new()), 800.0).error_rate(0.05);
+        let scenario = refusing(Arc::new(Meter::new(LATELY_SECONDS)), 800.0).error_rate(0.05);
         // It ends by itself, long before the minute is over.
         in_time(run(scenario.hint(Hint::Tps(250)).find_capacity(), 59))
     });

@@ -268,7 +268,7 @@ impl Run {
             .as_ref()
             .map_or((start_ns, end_ns), |leased| (start_ns.max(leased.start_ns), leased.end_ns));
         let steering = Steering::new(&config, shards.iter().map(|shard| shard.core));
-        let most = config.max_concurrency;
+        let most = steering.max_concurrency();
         let timetable = Timetable::new(start_ns, steering.budget().tps);
         let concurrency = steering.budget().concurrency;
         let shares = shares(config.load, &timetable, concurrency, most, shards.len());
