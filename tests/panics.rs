@@ -262,7 +262,7 @@ fn panic_often() {
     #[transaction]
     async fn boom(run: u64) {
         balter_uring::time::sleep(Duration::from_micros(100)).await;
-        assert!(CALLS.fetch_add(1, Ordering::SeqCst) % 2 == 0, "boom in run {run}");
+        assert!(CALLS.fetch_add(1, Ordering::SeqCst).is_multiple_of(2), "boom in run {run}");
     }
     let elsewhere = || {
         let thread = std::thread::spawn(|| panic!("nobody's run"));
