@@ -35,8 +35,14 @@
 //!
 //! For each `#[transaction]`, three times: [`response`](RunStatistics::response) from when it was
 //! due, [`service`](RunStatistics::service) from when it started, and
-//! [`lag`](RunStatistics::lag), the difference, which is this generator's own lateness. Counts
-//! add up ([`Counts`]), and the [`Verdict`] says what bounded the run.
+//! [`lag`](RunStatistics::lag), the difference. Part of the lag is this generator's own
+//! [`lateness`](RunStatistics::lateness), the rest [waits](RunStatistics::waits) for the target or
+//! for instances. Counts add up ([`Counts`]), the [`Verdict`] says what bounded the run, and
+//! [`distorted`](RunStatistics::distorted) whether the figures are fit to be asserted on.
+//!
+//! What stands outside of transactions, as a log-in or a pause, is in none of these times. Requests
+//! of [`http::Client`] there are counted in [`outside`](RunStatistics::outside) and bounded by
+//! [`outside_tps`](Scenario::outside_tps).
 //!
 //! # Metrics
 //!
@@ -47,7 +53,7 @@
 //! |---|---|---|
 //! | `{transaction}_success`, `{transaction}_error` | counter | transactions |
 //! | `{transaction}_latency` | histogram | seconds, of completed transactions, from when they were due |
-//! | `balter_{scenario}_concurrency` | gauge | scenario instances |
+//! | `balter_{scenario}_concurrency` | gauge | scenario instances, pausing ones included |
 //! | `balter_{scenario}_goal_tps` | gauge | transactions a second asked for; 0 in a closed loop |
 //! | `balter_{scenario}_cc_state` | gauge | concurrency controller: 0 stable, 1 working, −1 limited |
 //! | `balter_{scenario}_lc_goal_tps`, `balter_{scenario}_erc_goal_tps` | gauge | the rate that the limits on latency, on errors allow |
@@ -56,7 +62,7 @@
 //! | `balter_{scenario}_missed` | counter | transactions that were due and dropped |
 //! | `balter_{scenario}_failures` | counter | failures, by label `class` |
 //! | `balter_{scenario}_backlog`, `balter_{scenario}_in_flight` | gauge | transactions |
-//! | `balter_{scenario}_shard_busy` | gauge | share of its time that a shard was busy, by label `core` |
+//! | `balter_{scenario}_shard_busy` | gauge | share of its time in which a shard worked, by label `core` |
 //!
 //! Of several transactions of one name, the first that runs in a process has the names above to
 //! itself; those in other modules have a label `module` besides, so `sum without (module)` is all of
