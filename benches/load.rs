@@ -18,7 +18,10 @@ use balter_uring::target::Target;
 use balter_uring::{Progress, RunStatistics, Scenario, scenario, time, transaction};
 use futures_lite::future::block_on;
 
-use harness::{Plan, Table};
+use harness::{Claim, Plan, Series, Table};
+
+/// Response time over service time, once the rate stands: no permit waits for an instance then.
+const TWICE: Claim = Claim::AtMost(2.0);
 
 #[transaction]
 async fn work() {
@@ -68,18 +71,24 @@ async fn shopper(url: String) {
     }
 }
 
-/// What was missed after so long.
-fn watched(scenario: Scenario, after: Duration) -> (RunStatistics, u64) {
-    let missed = Arc::new(Mutex::new(0));
-    let late = Arc::clone(&missed);
+/// What was missed after so long, and the median over the lines of progress in the second half of
+/// the run of their 99th percentile of the response time, in milliseconds.
+fn watched(scenario: Scenario, after: Duration, length: Duration) -> (RunStatistics, u64, f64) {
+    let seen = Arc::new(Mutex::new((0, Vec::new())));
+    let seeing = Arc::clone(&seen);
     let watch = move |progress: &Progress| {
+        let mut seen = seeing.lock().expect("nothing panics while it is locked");
         if progress.elapsed > after {
-            *late.lock().expect("nothing panics while it is locked") += progress.missed;
+            seen.0 += progress.missed;
+        }
+        if progress.elapsed > length / 2 {
+            seen.1.push(progress.p99.as_secs_f64() * 1e3);
         }
     };
-    let statistics = block_on(scenario.on_progress(Duration::from_millis(200), watch));
-    let missed = *missed.lock().expect("nothing panics while it is locked");
-    (statistics, missed)
+    let scenario = scenario.duration(length);
+    let statistics = block_on(scenario.on_progress(length / 40, watch));
+    let seen = seen.lock().expect("nothing panics while it is locked");
+    (statistics, seen.0, Series::new(seen.1.iter().copied()).median())
 }
 
 fn main() {
@@ -94,7 +103,9 @@ fn main() {
             "missed late",
             "instances",
             "by Little",
-            "p95 response / service",
+            "service p95",
+            "response p99, settled",
+            "",
         ],
     );
     let target = Target::start().expect("a target");
@@ -109,10 +120,10 @@ fn main() {
     ];
     for (name, scenario, tps, seconds, cycle) in cases {
         let length = plan.length(seconds);
-        let (statistics, missed) = watched(scenario.tps(tps).duration(length), 3 * cycle);
+        let (statistics, missed, settled) = watched(scenario.tps(tps), 3 * cycle, length);
         assert!(statistics.counts.add_up(), "{statistics}");
         let p95 = |times: &balter_uring::Latencies| times.quantile(0.95).as_secs_f64() * 1e3;
-        let (response, service) = (p95(&statistics.response), p95(&statistics.service));
+        let service = p95(&statistics.service);
         table.row([
             name.to_owned(),
             tps.to_string(),
@@ -120,7 +131,9 @@ fn main() {
             missed.to_string(),
             statistics.concurrency.to_string(),
             format!("{:.0}", f64::from(tps) * cycle.as_secs_f64()),
-            format!("{response:.2} / {service:.2} ms: {:.2}", response / service.max(1e-9)),
+            format!("{service:.2}"),
+            format!("{settled:.2}"),
+            TWICE.judge("×", settled / service.max(1e-9)),
         ]);
     }
     table.print();
