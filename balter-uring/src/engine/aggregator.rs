@@ -282,9 +282,9 @@ impl Run {
         let published = Published::new(name, shards.iter().map(|shard| shard.core));
         let window_ns = nanoseconds(config.window).max(1_000_000);
         let timeout_ns = nanoseconds(config.timeout);
-        // Longer than the timeout nothing stays in flight, but that it has passed is noticed late:
-        // at the next sweep, by a shard that may have lost its core.
-        let noticed_ns = timeout_ns.saturating_add(timeout_ns / 32).saturating_add(500_000_000);
+        // Longer than the timeout nothing stays in flight, but that it has passed is noticed late by a
+        // shard that has lost its core.
+        let noticed_ns = timeout_ns.saturating_add(500_000_000);
         let grace_ns = nanoseconds(config.grace).min(noticed_ns);
         let mut members = Vec::with_capacity(shards.len());
         let mut grid = WindowGrid::new(start_ns, window_ns, shards.len());

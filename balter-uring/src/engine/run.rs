@@ -190,8 +190,11 @@ impl ShardRun {
                 self.note_waits();
                 self.release_outside(now);
             }
-            Phase::LastCall => self.release(now),
-            Phase::Draining { .. } | Phase::Ending | Phase::Reporting | Phase::Done => {}
+            Phase::LastCall
+            | Phase::Draining { .. }
+            | Phase::Ending
+            | Phase::Reporting
+            | Phase::Done => {}
         }
         // Whoever waited for this turn is woken now.
         self.yielded.set(0);
@@ -231,11 +234,17 @@ impl ShardRun {
             self.phase.set(Phase::LastCall);
         }
         if self.phase.get() == Phase::LastCall {
-            self.release(now);
-            let over = course > Course::Run
-                || self.permits.borrow().pacer.backlog() == 0
-                || now >= self.spec.end_ns.saturating_add(LAST_CALL_NS);
-            if over && self.permits.borrow().granted() == 0 {
+            let over = course > Course::Run || now >= self.spec.end_ns.saturating_add(LAST_CALL_NS);
+            if over {
+                // Nobody is handed one any more, so that this ends, whoever does not come for his.
+                self.permits.borrow_mut().take_back(now);
+            } else {
+                self.release(now);
+            }
+            let permits = self.permits.borrow();
+            let is_over = permits.granted() == 0 && (over || permits.pacer.backlog() == 0);
+            drop(permits);
+            if is_over {
                 self.drain(now);
             }
         }

@@ -295,12 +295,21 @@ impl fmt::Display for RunStatistics {
                 Grouped(all),
             )?;
         } else if self.distorted {
-            writeln!(
-                f,
-                "  DISTORTED: of the response time of {} (p99) the generator itself is to blame for {}; give it cores of its own or ask for less",
-                Time(self.response.quantile(0.99)),
-                Time(self.response.quantile(0.99).saturating_sub(self.punctual.quantile(0.99))),
-            )?;
+            let response = self.response.quantile(0.99);
+            let added = response.saturating_sub(self.punctual.quantile(0.99));
+            write!(f, "  DISTORTED: ")?;
+            // What was missed has no response time.
+            if added >= response / 10 && !added.is_zero() {
+                write!(
+                    f,
+                    "of the response time of {} (p99) the generator itself is to blame for {}",
+                    Time(response),
+                    Time(added)
+                )?;
+            } else {
+                write!(f, "the generator itself was too slow for this rate, or stood still")?;
+            }
+            writeln!(f, "; give it cores of its own or ask for less")?;
         }
         Ok(())
     }
@@ -335,6 +344,11 @@ mod tests {
         assert!(shown.contains("DISTORTED: 50 of 1 000 failed by"), "{shown}");
         (statistics.panics, statistics.failures) = (0, Vec::new());
         let shown = statistics.to_string();
-        assert!(shown.contains("DISTORTED: of the response time"), "{shown}");
+        assert!(shown.contains("DISTORTED: the generator itself was too slow"), "{shown}");
+        for (times, ns) in [(&mut statistics.response, 9_000_000), (&mut statistics.punctual, 5)] {
+            times.histogram_mut().saturating_record(ns);
+        }
+        let shown = statistics.to_string();
+        assert!(shown.contains("of the response time of 9.00 ms (p99)"), "{shown}");
     }
 }

@@ -151,7 +151,6 @@ impl Permits {
     /// Hands due permits to those who wait for one: to no more than `room` instances that are in no
     /// transaction yet. `true` if a task has been woken.
     pub(super) fn release(&mut self, now: u64, room: u32) -> bool {
-        self.turn += 1;
         self.take_back(now);
         self.pacer.advance(now);
         let mut woken = false;
@@ -171,7 +170,8 @@ impl Permits {
     }
 
     /// Permits that nobody has come for go back.
-    fn take_back(&mut self, now: u64) {
+    pub(super) fn take_back(&mut self, now: u64) {
+        self.turn += 1;
         while let Some(key) = self.first(State::Granted(Permit::default(), 0, 0)) {
             let State::Granted(permit, at, turn) = self.entries[key as usize].state else { return };
             if now < at.saturating_add(UNTAKEN_NS) || self.turn < turn + UNTAKEN_TURNS {
