@@ -322,3 +322,21 @@ fn a_run_in_which_no_transaction_started_says_what_was_done_instead() {
     let one = Evidence { started: 1, completed: 1, missed: 29, ..evidence };
     assert!(!matches!(judge(&one), Verdict::NothingStarted { .. }));
 }
+
+#[test]
+fn a_shard_without_time_for_its_instances_does_not_blame_them() {
+    // 200 000/s of a client that does 70 000: the permits wait for a shard that works all the time, and
+    // those that are taken are taken in a moment.
+    let evidence = Evidence {
+        busy: 0.99,
+        late_p99_ns: 400_000,
+        response_p99_ns: 2_500_000_000,
+        target_wait_ns: 1_000,
+        instance_wait_ns: 1_000_000,
+        ..short()
+    };
+    let generator = Verdict::Generator { busy: 0.99, late_p99_ns: 400_000, achieved_tps: 50.0 };
+    assert_eq!(judge(&evidence), generator);
+    let has_time = Evidence { busy: 0.5, ..evidence };
+    assert!(matches!(judge(&has_time), Verdict::Instances { .. }));
+}
