@@ -48,7 +48,7 @@ fn child() {
     async fn restless() {
         work(Duration::from_millis(1)).await;
         loop {
-            let _ = std::hint::black_box(work(Duration::from_millis(1)));
+            drop(std::hint::black_box(work(Duration::from_millis(1))));
         }
     }
 

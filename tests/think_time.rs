@@ -69,6 +69,35 @@ fn nor_are_short_ones_nor_several_transactions() {
     assert!(matches!(statistics.verdict, Some(Verdict::GoalReached { .. })), "{statistics}");
 }
 
+/// The pause comes first: nobody can be in time for what is due meanwhile, and what is due then is.
+#[test]
+fn a_pause_before_the_first_transaction_makes_no_burst() {
+    #[scenario]
+    async fn waiting_first(starts: Arc<AtomicU64>) {
+        loop {
+            balter_uring::time::sleep(Duration::from_millis(600)).await;
+            starts.fetch_add(1, Ordering::Relaxed);
+            work(Duration::from_millis(1)).await;
+        }
+    }
+    once_fit(|| {
+        let starts = Arc::new(AtomicU64::new(0));
+        let run = waiting_first(Arc::clone(&starts)).tps(200).duration(Duration::from_secs(4));
+        let statistics = wait(run);
+        assert_adds_up(&statistics);
+        let own = statistics.lateness.quantile(0.95);
+        if own > Duration::from_millis(20) {
+            return Err(format!("late by {own:?} (p95): {statistics}"));
+        }
+        // The first 600 ms of 4 s at most, and a little.
+        assert!(statistics.counts.missed < 200, "{statistics}");
+        // None of those who came late was handed something old.
+        assert!(statistics.lag.quantile(0.95) < Duration::from_millis(60), "{statistics}");
+        assert!((120..250).contains(&statistics.concurrency), "{statistics}");
+        Ok(())
+    });
+}
+
 /// Regression: 18 a second with ten instances.
 #[test]
 fn saturation_counts_what_is_under_way_and_not_who_pauses() {

@@ -79,6 +79,12 @@ pub enum Contradiction {
          `.latency()`, or drop it"
     )]
     CapacityWithoutLimit,
+    /// More instances than there may be.
+    #[error(
+        "`.concurrency()` asks for more instances than `.max_concurrency()` allows: drop the latter, \
+         or ask for no more than it allows"
+    )]
+    ConcurrencyAboveMost,
     /// The list of cores is empty.
     #[error(
         "`.cores()` was given an empty list: name one core at least, or drop it to run on all that \
@@ -200,6 +206,11 @@ impl RunConfig {
             (concurrency && saturate, Contradiction::ConcurrencyAndSaturate),
             (self.until_found && concurrency, Contradiction::CapacityOfClosedLoop),
             (self.until_found && self.limits.is_empty(), Contradiction::CapacityWithoutLimit),
+            (
+                matches!(self.load, Load::Instances(count) if count > self.max_concurrency)
+                    && self.max_concurrency != DEFAULT_MAX_CONCURRENCY,
+                Contradiction::ConcurrencyAboveMost,
+            ),
             (self.cores.as_ref().is_some_and(Vec::is_empty), Contradiction::NoCores),
         ];
         match found.into_iter().find(|&(is_so, _)| is_so) {

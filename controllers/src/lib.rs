@@ -55,7 +55,7 @@ pub use delivery::{Ledger, Outbox};
 pub use grid::WindowGrid;
 pub use lease::{Allowance, LeaseBook, LeaseConfig, LeaseGrant, LeaseHolder};
 pub use pacer::{Pacer, PacerConfig, PacerCounts, Permit};
-pub use population::{Crowd, Population};
+pub use population::{Crowd, Population, Shortage};
 pub use rate::{
     Broken, Interval, Limit, RateConfig, RateController, RateDecision, RateEstimate, RateState,
     proportion,

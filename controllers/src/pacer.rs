@@ -211,6 +211,21 @@ impl Pacer {
         self.refresh();
     }
 
+    /// The waiting permits with an intended start after the given one, oldest first.
+    pub fn due_after(&self, intended_ns: u64) -> impl ExactSizeIterator<Item = &Permit> {
+        let first = self.due.partition_point(|permit| permit.intended_ns <= intended_ns);
+        self.due.range(first..)
+    }
+
+    /// Drops the permits that were released before a time: they are missed.
+    pub fn shed(&mut self, before_ns: u64) {
+        while self.due.front().is_some_and(|permit| permit.released_ns < before_ns) {
+            self.due.pop_front();
+            self.counts.missed += 1;
+        }
+        self.refresh();
+    }
+
     /// Goes on with other ticks, from `ticks.from_ns` on or from now if that is past; the same
     /// ticks again change nothing.
     ///

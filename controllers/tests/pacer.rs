@@ -366,7 +366,7 @@ fn what_a_pause_left_is_made_up_for_at_twice_the_rate() {
     // Whatever the turns are like: 1 µs, or several milliseconds.
     let (mut released, begun_ns) = (at_once, now_ns);
     while pacer.next_due_ns().is_some_and(|due| due <= now_ns) {
-        now_ns += if now_ns % 2 == 0 { 1_000 } else { 4 * MS } + now_ns % 7;
+        now_ns += if now_ns.is_multiple_of(2) { 1_000 } else { 4 * MS } + now_ns % 7;
         pacer.advance(now_ns);
         let late = drain(&mut pacer);
         released += late.len();

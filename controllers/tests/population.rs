@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use balter_controllers::{
     Arrival, ConcurrencyConfig, ConcurrencyController, ConcurrencyGoal, Crowd, Pacer, PacerConfig,
-    Permit, Population, Timetable, Window,
+    Permit, Population, Shortage, Timetable, Window,
 };
 
 const MS: u64 = 1_000_000;
@@ -32,6 +32,8 @@ struct Shard {
     pacer: Pacer,
     population: Population,
     user: User,
+    /// What it does first is a pause and no log-in.
+    pauses_first: bool,
     events: BinaryHeap<Reverse<(u64, Event)>>,
     alive: u32,
     starting: u32,
@@ -40,6 +42,8 @@ struct Shard {
     /// Response times of what has ended since the last window.
     responses: Vec<u64>,
     started: u64,
+    taken: u64,
+    shortage: Shortage,
     waits_ns: (u64, u64),
     last_counts: (u64, u64),
 }
@@ -50,6 +54,7 @@ impl Shard {
             pacer,
             population: Population::new(initial),
             user,
+            pauses_first: false,
             events: BinaryHeap::new(),
             alive: 0,
             starting: 0,
@@ -57,6 +62,8 @@ impl Shard {
             waiting: 0,
             responses: Vec::new(),
             started: 0,
+            taken: 0,
+            shortage: Shortage::default(),
             waits_ns: (0, 0),
             last_counts: (0, 0),
         }
@@ -65,6 +72,7 @@ impl Shard {
     fn start(&mut self, now: u64, permit: Permit) {
         self.in_flight += 1;
         self.started += 1;
+        self.taken += 1;
         let intended = permit.intended_ns;
         self.events.push(Reverse((now + self.user.service_ns, Event::Ended(intended))));
     }
@@ -77,7 +85,7 @@ impl Shard {
             self.events.pop();
             match event {
                 Event::Begun => {
-                    self.starting -= 1;
+                    self.starting -= u32::from(!self.pauses_first);
                     self.waiting += 1;
                 }
                 Event::Ended(intended) => {
@@ -88,7 +96,13 @@ impl Shard {
                 Event::Back => self.waiting += 1,
             }
         }
+        self.hand_out(now, limit);
         let backlog = self.pacer.backlog() as u64;
+        // As a shard does where nobody comes for permits.
+        self.shortage.note(now, self.taken, backlog, self.in_flight == 0);
+        if let Some(before) = self.shortage.shed_before(now) {
+            self.pacer.shed(before);
+        }
         match self.in_flight >= limit.min(self.alive) && self.in_flight > 0 {
             true => self.waits_ns.0 += backlog * step,
             false => self.waits_ns.1 += backlog * step,
@@ -99,18 +113,31 @@ impl Shard {
             in_flight: self.in_flight,
             waiting: self.waiting,
             backlog,
+            uncared: self.pacer.due_after(self.population.cared_until_ns()).len() as u64,
+            unserved: self.pacer.counts().planned - self.taken,
             oldest_wait_ns: self.pacer.oldest_due().map_or(0, |oldest| now - oldest.released_ns),
         };
         let cycle_ns = self.user.service_ns + self.user.think_ns;
         let leaving = self.population.surplus(now, &crowd, cycle_ns).min(self.waiting);
         self.alive -= leaving;
         self.waiting -= leaving;
-        for _ in 0..self.population.wanted(now, &crowd, limit, most) {
+        let wanted = self.population.wanted(now, &crowd, limit, most);
+        if wanted > 0 {
+            let mut uncared = self.pacer.due_after(self.population.cared_until_ns());
+            let last = uncared.nth(wanted as usize - 1).map(|permit| permit.intended_ns);
+            last.into_iter().for_each(|last| self.population.care_for(last));
+        }
+        for _ in 0..wanted {
             self.alive += 1;
-            self.starting += 1;
+            // Who pauses before the first transaction asks nothing of the target.
+            self.starting += u32::from(!self.pauses_first);
             self.events.push(Reverse((now + self.user.log_in_ns, Event::Begun)));
         }
         self.pacer.advance(now);
+        self.hand_out(now, limit);
+    }
+
+    fn hand_out(&mut self, now: u64, limit: u32) {
         while self.waiting > 0
             && self.in_flight < limit
             && let Some(permit) = self.pacer.take()
@@ -263,6 +290,37 @@ fn instances_that_log_in_first_are_started_in_number() {
     }
 }
 
+/// A pause before the first transaction: one instance for each permit of it, the rest is missed, and
+/// what comes then is no burst.
+#[test]
+fn instances_that_pause_first_come_at_the_rate() {
+    for (pause_ms, tps) in [(100, 500), (500, 200), (1_000, 500), (3_000, 500), (3_000, 5)] {
+        for parts in [1, 2] {
+            let user = User { log_in_ns: pause_ms * MS, service_ns: MS, think_ns: pause_ms * MS };
+            let mut simulation = Simulation::new(tps, parts, user);
+            simulation.shards.iter_mut().for_each(|shard| shard.pauses_first = true);
+            let case = format!("pause {pause_ms} ms first, {tps}/s on {parts} shards");
+            let cycle_ns = (pause_ms + 1) * MS;
+            let mut ramp = Seen::default();
+            while simulation.now < 2 * cycle_ns + SECOND {
+                let seen = simulation.run(simulation.now + 100 * MS);
+                let most = f64::from(tps) / 10.0 * 2.0 + 30.0;
+                assert!((seen.completed as f64) <= most, "{case}: {} at once", seen.completed);
+                ramp.most_instances = ramp.most_instances.max(seen.most_instances);
+            }
+            let from = simulation.now;
+            let steady = simulation.run(from + 10 * SECOND);
+            let rate = steady.completed as f64 / ((simulation.now - from) as f64 / 1e9);
+            assert!((rate / f64::from(tps) - 1.0).abs() <= 0.02, "{case}: {rate}/s");
+            let had = ramp.most_instances.max(steady.most_instances);
+            let needed = f64::from(tps) * cycle_ns as f64 / 1e9;
+            assert!(f64::from(had) <= 1.5 * needed + 30.0, "{case}: {had} for {needed:.0}");
+            let p95 = steady.responses[steady.responses.len() * 95 / 100];
+            assert!(p95 <= 5 * MS, "{case}: p95 {p95} ns");
+        }
+    }
+}
+
 /// A log-in that hangs: no more are started than may be under way at all.
 #[test]
 fn log_ins_that_never_end_are_not_piled_up() {
@@ -298,6 +356,8 @@ fn the_bounds_hold_whatever_happens() {
             waiting: idle,
             in_flight: (turn % 13) as u32,
             backlog: turn % 5,
+            uncared: turn % 5,
+            unserved: turn / 7 + turn % 5,
             oldest_wait_ns: turn % 3 * MS,
             ..Crowd::default()
         };

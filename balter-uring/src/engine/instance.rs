@@ -56,8 +56,10 @@ pub(crate) struct Instance {
     /// A transaction has started this task, so what it does is part of that one.
     in_transaction: bool,
     waker: RefCell<Option<Waker>>,
-    /// It has come to a first transaction.
+    /// It has come to a first transaction, or pauses before it.
     begun: Cell<bool>,
+    /// Requests of it outside of transactions.
+    pub(super) outside: Cell<u32>,
     /// When it took its last permit, until it asks for the next.
     taken_ns: Cell<Option<u64>>,
     /// Place of its last transaction, kept for the next: it has this instance's waker already.
@@ -78,6 +80,7 @@ impl Instance {
             in_flight: Cell::new(0),
             waker: RefCell::new(None),
             begun: Cell::new(false),
+            outside: Cell::new(0),
             taken_ns: Cell::new(None),
             ticket: Cell::new(None),
         })
@@ -326,7 +329,13 @@ impl Guarded {
         });
         match polled {
             Ok(Poll::Pending) if self.instance.abandoned.replace(false) => self.drop_future(),
-            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Pending) => {
+                if self.instance.outside.get() == 0 {
+                    // It pauses, before its first transaction or after one.
+                    self.instance.run.has_begun(&self.instance);
+                }
+                return Poll::Pending;
+            }
             Ok(Poll::Ready(())) => {
                 self.instance.run.survived();
                 self.drop_future();

@@ -21,10 +21,13 @@ const LEAST_TPS: u32 = 10;
 const TOLERANCE_NS: u64 = 10_000_000;
 
 /// Requests a second outside of transactions in all shards together, where `asked` was not set: as
-/// many as transactions are asked for, or in a closed loop as instances allowed, but ten at least.
+/// many as transactions are asked for and a tenth more, or in a closed loop as instances allowed, but
+/// ten at least.
 /// Every instance can then do one for each of its transactions, or log in within a second.
 pub(crate) fn rate(asked: Option<u32>, is_open: bool, budget: Budget) -> u32 {
     let transactions = if is_open { budget.tps } else { budget.concurrency };
+    // A tenth more, or a queue that has formed would never become shorter.
+    let transactions = transactions.saturating_add(transactions / 10);
     asked.unwrap_or(transactions.max(LEAST_TPS)).max(1)
 }
 
@@ -149,6 +152,7 @@ pub(super) fn watch_clients() {
     install(|| {
         // What a transaction has started is its own doing, however it is polled.
         let instance = instance::current().filter(|instance| !instance.is_in_transaction())?;
+        instance.outside.set(instance.outside.get() + 1);
         Some(Box::new(Request { instance, state: State::Asking(None), deadline: None }))
     });
 }
@@ -203,6 +207,7 @@ impl Visit for Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
+        self.instance.outside.set(self.instance.outside.get() - 1);
         let run = &self.instance.run;
         match self.state {
             State::Asking(Some(number)) => run.outside().leave(number),
@@ -229,8 +234,8 @@ mod tests {
     #[test]
     fn a_rate_that_was_not_set_follows_the_goal() {
         let budget = Budget { tps: 500, concurrency: 30 };
-        assert_eq!(rate(None, true, budget), 500);
-        assert_eq!(rate(None, false, budget), 30);
+        assert_eq!(rate(None, true, budget), 550);
+        assert_eq!(rate(None, false, budget), 33);
         assert_eq!(rate(None, true, Budget { tps: 3, concurrency: 1 }), 10);
         assert_eq!(rate(Some(2), true, budget), 2);
     }

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use balter_controllers::{Crowd, Population, Ticks};
+use balter_controllers::{Crowd, Population, Shortage, Ticks};
 use slab::Slab;
 
 use super::budget::{Course, Share};
@@ -30,6 +30,12 @@ use windows::{Running, Sent, Standing, Windows};
 
 /// A shard with less idle time than one part in so many has no use for more instances.
 const SPARE_SHARE: u64 = 20;
+
+/// How often it is looked at whether the shard has time of its own.
+const LOOK_AT_LOAD_NS: u64 = 10_000_000;
+
+/// A turn that takes so long is none: the shard stood still.
+const LONG_TURN_NS: u64 = 10_000_000;
 
 /// A closed loop starts instances every so often, one for so many that there are.
 const STAGGER_NS: u64 = 1_000_000;
@@ -96,6 +102,9 @@ pub(crate) struct ShardRun {
     yielded: Cell<u32>,
     cycles: Cell<Cycles>,
     waits: Cell<Waits>,
+    /// The clock and the shard's idle time when its load was last looked at, and what came of it.
+    load: Cell<(u64, u64, bool)>,
+    shortage: Cell<Shortage>,
     /// Instances beyond the limit, which leave when they next ask for a permit.
     surplus: Cell<u32>,
     /// Transactions, ever.
@@ -129,6 +138,8 @@ impl ShardRun {
             yielded: Cell::new(0),
             cycles: Cell::default(),
             waits: Cell::default(),
+            load: Cell::new((spec.start_ns, shard.idle_ns(), false)),
+            shortage: Cell::default(),
             surplus: Cell::new(0),
             started: Cell::new(0),
             in_flight: Cell::new(0),
@@ -187,7 +198,7 @@ impl ShardRun {
                 self.apply_share(now);
                 self.keep_instances(now);
                 self.release(now);
-                self.note_waits();
+                self.note_waits(now);
                 self.release_outside(now);
             }
             Phase::LastCall
@@ -306,6 +317,9 @@ impl ShardRun {
             in_flight: self.in_flight.get() + permits.granted() + self.yielded.get(),
             waiting: permits.waiting(),
             backlog: permits.pacer.backlog() as u64,
+            uncared: permits.pacer.due_after(self.population.borrow().cared_until_ns()).len()
+                as u64,
+            unserved: permits.pacer.counts().planned.saturating_sub(self.started.get()),
             oldest_wait_ns: permits
                 .pacer
                 .oldest_due()
@@ -332,7 +346,18 @@ impl ShardRun {
         self.dismiss(population.surplus(now, crowd, self.cycles.get().mean_ns()));
         let wanted = population.wanted(now, crowd, share.concurrency, share.most);
         let is_initial = crowd.alive < self.spec.initial;
-        if wanted == 0 || is_initial || self.has_spare_time(now) { wanted } else { 0 }
+        if wanted == 0 || is_initial {
+            return wanted;
+        }
+        if !self.has_spare_time(now) {
+            return 0;
+        }
+        let permits = self.permits.borrow();
+        let mut uncared = permits.pacer.due_after(population.cared_until_ns());
+        if let Some(last) = uncared.nth(wanted as usize - 1) {
+            population.care_for(last.intended_ns);
+        }
+        wanted
     }
 
     /// As many as it takes for the share to be in use.
@@ -379,23 +404,53 @@ impl ShardRun {
     /// What permits have waited for since the last turn: who waited then, waited all the time.
     fn account_waits(&self, now: u64) {
         let mut waits = self.waits.get();
-        let waited_ns = now.saturating_sub(waits.seen_ns).saturating_mul(waits.backlog);
-        match waits.for_target {
-            true => waits.target_ns = waits.target_ns.saturating_add(waited_ns),
-            false => waits.instance_ns = waits.instance_ns.saturating_add(waited_ns),
+        let gap_ns = now.saturating_sub(waits.seen_ns);
+        let waited_ns = gap_ns.saturating_mul(waits.backlog);
+        match waits.reason {
+            // A shard that did not turn for so long could not have helped.
+            _ if gap_ns > LONG_TURN_NS => {}
+            Reason::Shard => {}
+            Reason::Target => waits.target_ns = waits.target_ns.saturating_add(waited_ns),
+            Reason::Instances => waits.instance_ns = waits.instance_ns.saturating_add(waited_ns),
         }
         self.waits.set(Waits { seen_ns: now, backlog: 0, ..waits });
+        self.look_at_load(now);
     }
 
-    /// What permits wait for from now on: for the target, if as many transactions are under way as
-    /// may be, or all instances are in one; otherwise for instances, which pause or begin.
-    fn note_waits(&self) {
-        let backlog = self.permits.borrow().pacer.backlog() as u64;
-        if backlog > 0 {
-            let busy = self.busy.get();
-            let for_target =
-                busy >= self.share.get().concurrency.min(self.instances.get()) && busy > 0;
-            self.waits.set(Waits { backlog, for_target, ..self.waits.get() });
+    /// Whether the shard has had next to no time of its own lately.
+    fn look_at_load(&self, now: u64) {
+        let (since, idle_then, _) = self.load.get();
+        if now.saturating_sub(since) >= LOOK_AT_LOAD_NS {
+            let idle = self.shard.idle_ns();
+            let is_overloaded = (idle - idle_then) * SPARE_SHARE < now - since;
+            self.load.set((now, idle, is_overloaded));
+        }
+    }
+
+    fn is_overloaded(&self) -> bool {
+        self.load.get().2
+    }
+
+    /// What permits wait for from now on: the shard, if it has no time of its own; the target, if as
+    /// many transactions are under way as may be, or all instances are in one; otherwise instances,
+    /// which pause or begin.
+    fn note_waits(&self, now: u64) {
+        let mut permits = self.permits.borrow_mut();
+        let backlog = permits.pacer.backlog() as u64;
+        let (busy, started) = (self.busy.get(), self.started.get());
+        let reason = if self.is_overloaded() {
+            Reason::Shard
+        } else if busy >= self.share.get().concurrency.min(self.instances.get()) && busy > 0 {
+            Reason::Target
+        } else {
+            Reason::Instances
+        };
+        self.waits.set(Waits { backlog, reason, ..self.waits.get() });
+        let mut shortage = self.shortage.get();
+        shortage.note(now, started, backlog, reason == Reason::Instances);
+        self.shortage.set(shortage);
+        if let Some(before_ns) = shortage.shed_before(now) {
+            permits.pacer.shed(before_ns);
         }
     }
 
@@ -476,7 +531,10 @@ impl ShardRun {
                     let start = self.shard.now();
                     let (intended, released) = (permit.intended_ns, permit.released_ns);
                     // An instance was waiting for it, so how long it was on its way is our doing.
-                    let late = released.saturating_sub(intended) + start.saturating_sub(at);
+                    let late = match self.is_overloaded() {
+                        true => start.saturating_sub(intended),
+                        false => released.saturating_sub(intended) + start.saturating_sub(at),
+                    };
                     return self.started(instance, grant, Grant { intended, start, late });
                 }
                 Place::Waiting => return Poll::Pending,
@@ -513,7 +571,9 @@ impl ShardRun {
             is_nested || permits.waiting() == 0 && self.busy.get() < self.share.get().concurrency;
         if is_next && let Some(permit) = permits.pacer.take_due(now) {
             let (intended, released) = (permit.intended_ns, permit.released_ns);
-            let late = released.saturating_sub(intended);
+            // A shard without time of its own is what it has waited for.
+            let until = if self.is_overloaded() { now } else { released };
+            let late = until.saturating_sub(intended);
             drop(permits);
             return self.started(instance, grant, Grant { intended, start: now, late });
         }
@@ -732,7 +792,17 @@ struct Waits {
     /// As of the last turn: when it was, how many waited then, and for what.
     seen_ns: u64,
     backlog: u64,
-    for_target: bool,
+    reason: Reason,
+}
+
+/// What permits that are due wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reason {
+    /// The shard itself has no time.
+    #[default]
+    Shard,
+    Target,
+    Instances,
 }
 
 /// When a run wants its next turn, in nanoseconds of the clock; `u64::MAX` is never.

@@ -340,6 +340,13 @@ impl Totals {
             true => response_p99.saturating_sub(self.punctual.quantile(0.99)),
             false => Duration::ZERO,
         };
+        if !summary.stopped && counts.cancelled > counts.started / 100 + 10 {
+            self.notes.push(format!(
+                "{} of {} transactions were given up before they ended, by the scenario or at the \
+                 end of the run",
+                counts.cancelled, counts.started
+            ));
+        }
         if self.stalled > 0 {
             self.notes.push(format!(
                 "the generator stood still or was kept from its processors: {} of {} transactions \

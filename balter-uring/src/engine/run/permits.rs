@@ -24,7 +24,7 @@ const MAX_LATE_NS: u64 = 250_000_000;
 /// A permit that was handed out and has not been taken for so long, in so many turns, belongs to a
 /// transaction that nobody polls: kept, leaked, or the loser of a race. Whoever was woken has been
 /// polled in the same turn, or in the next ones where wakers are passed on.
-const UNTAKEN_NS: u64 = 5_000_000;
+const UNTAKEN_NS: u64 = 1_000_000;
 const UNTAKEN_TURNS: u64 = 4;
 
 /// No entry.
@@ -178,7 +178,8 @@ impl Permits {
                 return;
             }
             self.set(key, State::Idle);
-            self.pacer.put_back(permit);
+            // That it was in the wrong hands is no wait for the target or for instances.
+            self.pacer.put_back(Permit { released_ns: now, ..permit });
         }
     }
 
