@@ -281,7 +281,8 @@ impl Scenario {
     /// wait. Each has the [timeout](Self::timeout) as its deadline, from when it is sent.
     ///
     /// If not set, they are as many a second as transactions are asked for, now, and in a closed
-    /// loop as many as instances may run, but never fewer than ten; of a cluster, on each node.
+    /// loop as many as instances may run, and a tenth more, so that a queue of them becomes shorter;
+    /// but never fewer than ten; of a cluster, on each node.
     ///
     /// # Panics
     /// If `requests` is zero.

@@ -101,7 +101,7 @@ const NOTABLE_LATENESS: f64 = 0.1;
 
 impl RunStatistics {
     /// How late answers were read, where that is much of the times above.
-    fn lateness(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn reading(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (late, service) = (self.seen_late.quantile(0.99), self.service.quantile(0.99));
         if late.as_secs_f64() <= service.as_secs_f64() * NOTABLE_LATENESS {
             return Ok(());
@@ -204,7 +204,7 @@ impl fmt::Display for RunStatistics {
                 )?;
             }
         }
-        self.lateness(f)?;
+        self.reading(f)?;
         if !self.handshakes.is_empty() {
             writeln!(
                 f,
