@@ -704,8 +704,11 @@ impl Led {
     fn merge(&mut self, part: usize, window: &ShardWindow) {
         self.window.merge(window);
         let part = &mut self.parts[part];
-        (part.backlog, part.instances, part.in_flight) =
-            (window.backlog, window.instances, window.in_flight);
+        (part.backlog, part.in_flight) = (window.backlog, window.in_flight);
+        // In the last window all have left, which is no news of the run.
+        if !window.last {
+            part.instances = window.instances;
+        }
         part.idle_ns += window.idle_ns;
         part.length_ns += window.end_ns.saturating_sub(window.start_ns);
     }
