@@ -37,7 +37,7 @@ where
     let (done, result) = oneshot::channel();
     let work = async move { drop(done.send(future.await)) };
     // Its transactions are this instance's, which may have none of its own.
-    instance.run.has_begun(&instance);
+    instance.run.set_starting(&instance, false);
     instance.run.spawn(Role::Child, Some(Box::pin(work)));
     JoinHandle { result }
 }

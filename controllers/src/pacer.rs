@@ -211,9 +211,9 @@ impl Pacer {
         self.refresh();
     }
 
-    /// The waiting permits with an intended start after the given one, oldest first.
-    pub fn due_after(&self, intended_ns: u64) -> impl ExactSizeIterator<Item = &Permit> {
-        let first = self.due.partition_point(|permit| permit.intended_ns <= intended_ns);
+    /// The waiting permits with this intended start or a later one, oldest first.
+    pub fn due_from(&self, intended_ns: u64) -> impl ExactSizeIterator<Item = &Permit> {
+        let first = self.due.partition_point(|permit| permit.intended_ns < intended_ns);
         self.due.range(first..)
     }
 

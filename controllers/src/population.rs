@@ -1,14 +1,12 @@
+use crate::Pacer;
+
 /// A permit that has waited so long is reason to start another instance: an instance that is about
 /// to be free would have taken it, and a connection takes about as long to open.
 const START_AFTER_NS: u64 = 1_000_000;
 
-/// Instances that are started at once, as a share of those there are: one in so many. A thousand
-/// are there some 50 ms after the first.
+/// Instances that are started in one such time, as a share of those there are: one in so many. A
+/// thousand are there some 50 ms after the first.
 const START_SHARE: u32 = 8;
-
-/// So many instances may be on their way to their first transaction for each that has got there:
-/// where that takes long, because they log in first, the number doubles each time.
-const STARTING_EACH: u32 = 1;
 
 /// Instances that nobody missed for so long are given back: twice the time that an instance takes
 /// for a transaction with all that it does around it, and not less than this.
@@ -30,16 +28,8 @@ pub struct Crowd {
     pub in_flight: u32,
     /// Instances that wait for a permit.
     pub waiting: u32,
-    /// Permits that wait for an instance.
-    pub backlog: u64,
-    /// Those of them for which no instance has been started: due after
-    /// [`cared_until_ns`](Population::cared_until_ns).
-    pub uncared: u64,
-    /// Permits, ever, that became due and were not taken: those that wait, and those that were
-    /// missed.
-    pub unserved: u64,
-    /// For how long the oldest of them has waited, in nanoseconds.
-    pub oldest_wait_ns: u64,
+    /// Permits taken so far.
+    pub taken: u64,
 }
 
 impl Crowd {
@@ -53,22 +43,36 @@ impl Crowd {
 
 /// Decides how many instances of a scenario a shard has in an open loop.
 ///
-/// Need alone starts them: a permit that waits while no instance does, and one for each. An instance that pauses is
-/// not to be had, however few transactions are under way, so the number comes to the rate times the
-/// whole cycle of an instance, from one permit to its asking for the next, without anybody knowing
-/// that. What is not needed for longer than two cycles goes again.
+/// An instance is started for each permit that has waited for a millisecond while no instance waits
+/// for a permit. Instances that pause take no permits, so their number grows until it is the rate
+/// times the whole cycle of an instance, from one permit to its asking for the next (Little's law).
+/// Nobody has to know the length of the cycle. Instances that were not needed for two cycles leave.
 ///
 /// ```
-/// use balter_controllers::{Crowd, Population};
+/// use balter_controllers::{Arrival, Crowd, Pacer, PacerConfig, Population, Timetable};
 ///
+/// let config = PacerConfig {
+///     arrival: Arrival::Constant,
+///     sequence: 0,
+///     max_backlog: 1_000,
+///     max_backlog_age_ns: 1_000_000_000,
+///     max_late_ns: 250_000_000,
+/// };
+/// let mut pacer = Pacer::new(config, Timetable::new(0, 1_000).ticks(0, 1), u64::MAX);
 /// let mut population = Population::new(1);
-/// let wait = Crowd { backlog: 3, uncared: 3, oldest_wait_ns: 2_000_000, ..Crowd::default() };
-/// let crowd = Crowd { alive: 16, ..wait };
-/// assert_eq!(population.wanted(2_000_000, &crowd, 10, 100), 2);
-/// // Not again before the next millisecond, and not at all while somebody waits for a permit.
-/// assert_eq!(population.wanted(2_500_000, &crowd, 10, 100), 0);
+/// // All 16 instances pause. A permit that has waited for a millisecond is worth another one.
+/// let crowd = Crowd { alive: 16, ..Crowd::default() };
+/// pacer.advance(0);
+/// assert_eq!(population.wanted(900_000, &crowd, &pacer, 10, 100), 0);
+/// assert_eq!(population.wanted(1_000_000, &crowd, &pacer, 10, 100), 1);
+/// // That one has been cared for. Two more become due.
+/// assert_eq!(population.wanted(2_000_000, &crowd, &pacer, 10, 100), 0);
+/// pacer.advance(2_500_000);
+/// assert_eq!(population.wanted(3_000_000, &crowd, &pacer, 10, 100), 2);
+/// // None while an instance waits for a permit.
+/// pacer.advance(4_500_000);
 /// let crowd = Crowd { waiting: 1, ..crowd };
-/// assert_eq!(population.wanted(4_000_000, &crowd, 10, 100), 0);
+/// assert_eq!(population.wanted(6_000_000, &crowd, &pacer, 10, 100), 0);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Population {
@@ -77,10 +81,10 @@ pub struct Population {
     next_start_ns: u64,
     /// Instances started, ever, each of which takes a permit at once.
     started: u64,
-    /// The unserved permits when instances were last thought of, had none been started since.
+    /// Permits that were due and not taken when this was last asked, had no instance been started.
     expected: u64,
-    /// An instance has been started for each waiting permit up to this intended start.
-    cared_until_ns: u64,
+    /// An instance has been started for each waiting permit with an earlier intended start.
+    uncared_from_ns: u64,
     /// Fewest instances that waited for a permit since `since_ns`.
     least_waiting: u32,
     since_ns: Option<u64>,
@@ -95,58 +99,67 @@ impl Population {
             next_start_ns: 0,
             started: 0,
             expected: 0,
-            cared_until_ns: 0,
+            uncared_from_ns: 0,
             least_waiting: u32::MAX,
             since_ns: None,
         }
     }
 
-    /// How many instances to start now. At most `limit` of them may be
-    /// [occupied](Crowd::occupied), and at most `most` there at all.
+    /// How many instances to start now for what waits in `due`, which is the shard's pacer. At most
+    /// `limit` of them may be [occupied](Crowd::occupied), and at most `most` there at all.
     ///
     /// Cheap; to be asked at every turn.
-    pub fn wanted(&mut self, now_ns: u64, crowd: &Crowd, limit: u32, most: u32) -> u32 {
-        if crowd.waiting > 0 || crowd.backlog == 0 {
-            self.expected = 0;
-        }
-        if now_ns < self.next_start_ns || crowd.alive >= most {
-            return 0;
-        }
-        let step = (crowd.alive / START_SHARE).max(1).min(most - crowd.alive);
+    pub fn wanted(
+        &mut self,
+        now_ns: u64,
+        crowd: &Crowd,
+        due: &Pacer,
+        limit: u32,
+        most: u32,
+    ) -> u32 {
         let initial = self.initial.min(most);
         if crowd.alive < initial {
-            self.next_start_ns = now_ns + START_AFTER_NS;
-            return step.min(initial - crowd.alive);
+            return self.paced(now_ns, crowd.alive, initial - crowd.alive);
         }
-        if crowd.waiting > 0 || crowd.backlog == 0 || crowd.oldest_wait_ns < START_AFTER_NS {
+        let Some(oldest) = due.oldest_due().filter(|_| crowd.waiting == 0) else {
+            self.expected = 0;
+            return 0;
+        };
+        let waited_ns = now_ns.saturating_sub(oldest.released_ns);
+        if now_ns < self.next_start_ns || waited_ns < START_AFTER_NS || crowd.alive >= most {
             return 0;
         }
-        self.next_start_ns = now_ns + START_AFTER_NS;
-        let unserved = crowd.unserved.saturating_add(self.started);
+        let unserved = due.counts().planned.saturating_sub(crowd.taken);
+        let unserved = unserved.saturating_add(self.started);
         if unserved < std::mem::replace(&mut self.expected, unserved) {
-            // Those who come back get through it.
+            // The instances that come back take more than becomes due.
+            self.next_start_ns = now_ns + START_AFTER_NS;
             return 0;
         }
-        // One for each permit: whoever comes back at the rate, though late, needs no help.
+        // Where it takes long to come to the first transaction, because instances log in first, there
+        // may be as many on their way as have got there, so that the number doubles each time.
         let begun = crowd.alive.saturating_sub(crowd.starting);
-        let starting =
-            limit.max(begun.saturating_mul(STARTING_EACH)).saturating_sub(crowd.starting);
-        let room = limit.saturating_sub(crowd.in_flight).min(starting);
-        let started = step.min(room).min(u32::try_from(crowd.uncared).unwrap_or(u32::MAX));
+        let starting = limit.max(begun).saturating_sub(crowd.starting);
+        let room = limit.saturating_sub(crowd.in_flight).min(starting).min(most - crowd.alive);
+        // One for each permit: a backlog that instances serve at the rate, though late, needs no more.
+        let mut uncared = due.due_from(self.uncared_from_ns);
+        let wanted = u32::try_from(uncared.len()).unwrap_or(u32::MAX).min(room);
+        let started = self.paced(now_ns, crowd.alive, wanted);
+        if let Some(last) = (started as usize).checked_sub(1).and_then(|last| uncared.nth(last)) {
+            self.uncared_from_ns = last.intended_ns + 1;
+        }
         self.started += u64::from(started);
         started
     }
 
-    /// Waiting permits up to this intended start, in nanoseconds, have had an instance started for
-    /// each.
-    #[must_use]
-    pub fn cared_until_ns(&self) -> u64 {
-        self.cared_until_ns
-    }
-
-    /// An instance has been started for each waiting permit up to this one.
-    pub fn care_for(&mut self, intended_ns: u64) {
-        self.cared_until_ns = intended_ns;
+    /// Spreads the start of `wanted` instances beside those `alive` over time: instances that begin
+    /// together stay together, and the target meets them in waves. How many to start now.
+    pub fn paced(&mut self, now_ns: u64, alive: u32, wanted: u32) -> u32 {
+        if wanted == 0 || now_ns < self.next_start_ns {
+            return 0;
+        }
+        self.next_start_ns = now_ns + START_AFTER_NS;
+        wanted.min((alive / START_SHARE).max(1))
     }
 
     /// How many of the waiting instances to give back now. `cycle_ns` is the mean time from one

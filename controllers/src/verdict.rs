@@ -425,9 +425,7 @@ fn too_slow(evidence: &Evidence, achieved_tps: f64) -> Option<Verdict> {
     let &Evidence { busy, late_p99_ns, .. } = evidence;
     let late = evidence.is_late();
     taken(evidence, late, achieved_tps).or_else(|| {
-        // What waited while instances seemed to pause did so for a shard that had no time for them.
-        let late = late || evidence.wants_instances();
-        let is_too_slow = late && busy >= BUSY || evidence.stood_still();
+        let is_too_slow = late && (busy >= BUSY || evidence.stood_still());
         is_too_slow.then_some(Verdict::Generator { busy, late_p99_ns, achieved_tps })
     })
 }

@@ -2,7 +2,7 @@
 //! several shards, in virtual time.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 
 use balter_controllers::{
     Arrival, ConcurrencyConfig, ConcurrencyController, ConcurrencyGoal, Crowd, Pacer, PacerConfig,
@@ -112,21 +112,13 @@ impl Shard {
             starting: self.starting,
             in_flight: self.in_flight,
             waiting: self.waiting,
-            backlog,
-            uncared: self.pacer.due_after(self.population.cared_until_ns()).len() as u64,
-            unserved: self.pacer.counts().planned - self.taken,
-            oldest_wait_ns: self.pacer.oldest_due().map_or(0, |oldest| now - oldest.released_ns),
+            taken: self.taken,
         };
         let cycle_ns = self.user.service_ns + self.user.think_ns;
         let leaving = self.population.surplus(now, &crowd, cycle_ns).min(self.waiting);
         self.alive -= leaving;
         self.waiting -= leaving;
-        let wanted = self.population.wanted(now, &crowd, limit, most);
-        if wanted > 0 {
-            let mut uncared = self.pacer.due_after(self.population.cared_until_ns());
-            let last = uncared.nth(wanted as usize - 1).map(|permit| permit.intended_ns);
-            last.into_iter().for_each(|last| self.population.care_for(last));
-        }
+        let wanted = self.population.wanted(now, &crowd, &self.pacer, limit, most);
         for _ in 0..wanted {
             self.alive += 1;
             // Who pauses before the first transaction asks nothing of the target.
@@ -342,28 +334,47 @@ fn instances_that_nobody_misses_any_more_are_given_back() {
     assert!((21..=45).contains(&alive), "{alive}");
 }
 
+/// A thousand instances to begin with do not begin together.
+#[test]
+fn instances_start_one_after_the_other() {
+    let mut population = Population::new(1_000);
+    let (mut alive, mut now) = (0, 0);
+    while alive < 1_000 {
+        let started = population.paced(now, alive, 1_000 - alive);
+        assert!(started <= 1 + alive / 4, "{started} beside {alive}");
+        alive += started;
+        now += MS / 4;
+        assert!(now < 200 * MS, "{alive} after {now} ns");
+    }
+}
+
 /// Sequences of permits, shortage and plenty: never more than there may be, never below the first.
 #[test]
 fn the_bounds_hold_whatever_happens() {
+    let config = PacerConfig {
+        arrival: Arrival::Constant,
+        sequence: 0,
+        max_backlog: 5,
+        max_backlog_age_ns: 10 * MS,
+        max_late_ns: 250 * MS,
+    };
+    let mut pacer = Pacer::new(config, Timetable::new(0, 700).ticks(0, 1), u64::MAX);
     let mut population = Population::new(5);
-    let mut waiting = VecDeque::from([0, 3, 0, 0, 100, 7]);
-    let mut alive = 0;
+    let waiting = [0, 3, 0, 0, 100, 7];
+    let (mut alive, mut taken) = (0, 0);
     for turn in 0..100_000_u64 {
-        let idle = waiting[turn as usize % 6].min(alive);
-        waiting.rotate_left(1);
+        let now = turn * MS / 3;
+        pacer.advance(now);
+        taken += u64::from(turn % 5 == 0 && pacer.take().is_some());
         let crowd = Crowd {
             alive,
-            waiting: idle,
+            waiting: waiting[turn as usize % 6].min(alive),
             in_flight: (turn % 13) as u32,
-            backlog: turn % 5,
-            uncared: turn % 5,
-            unserved: turn / 7 + turn % 5,
-            oldest_wait_ns: turn % 3 * MS,
+            taken,
             ..Crowd::default()
         };
-        let now = turn * MS / 3;
-        let (wanted, surplus) =
-            (population.wanted(now, &crowd, 12, 40), population.surplus(now, &crowd, 0));
+        let wanted = population.wanted(now, &crowd, &pacer, 12, 40);
+        let surplus = population.surplus(now, &crowd, 0);
         assert!(surplus <= alive);
         alive = alive + wanted - surplus;
         assert!(alive <= 40);

@@ -325,18 +325,19 @@ fn a_run_in_which_no_transaction_started_says_what_was_done_instead() {
 
 #[test]
 fn a_shard_without_time_for_its_instances_does_not_blame_them() {
-    // 200 000/s of a client that does 70 000: the permits wait for a shard that works all the time, and
-    // those that are taken are taken in a moment.
+    // 200 000/s of a client that does 70 000: the permits wait for a shard that works all the time,
+    // which is its lateness, but for the first moments.
+    let late_p99_ns = 2_400_000_000;
     let evidence = Evidence {
         busy: 0.99,
-        late_p99_ns: 400_000,
+        late_p99_ns,
         response_p99_ns: 2_500_000_000,
         target_wait_ns: 1_000,
         instance_wait_ns: 1_000_000,
         ..short()
     };
-    let generator = Verdict::Generator { busy: 0.99, late_p99_ns: 400_000, achieved_tps: 50.0 };
+    let generator = Verdict::Generator { busy: 0.99, late_p99_ns, achieved_tps: 50.0 };
     assert_eq!(judge(&evidence), generator);
-    let has_time = Evidence { busy: 0.5, ..evidence };
+    let has_time = Evidence { busy: 0.5, late_p99_ns: 1_000, ..evidence };
     assert!(matches!(judge(&has_time), Verdict::Instances { .. }));
 }

@@ -52,12 +52,12 @@ pub(crate) struct Instance {
     in_flight: Cell<u32>,
     /// A transaction has started since the scenario was last begun: one of its own, or of a task
     /// that it has started, which shares this with it.
-    has_begun: Rc<Cell<bool>>,
+    has_transacted: Rc<Cell<bool>>,
     /// A transaction has started this task, so what it does is part of that one.
     in_transaction: bool,
     waker: RefCell<Option<Waker>>,
-    /// It has come to a first transaction, or pauses before it.
-    begun: Cell<bool>,
+    /// It is on its way to its first transaction, as with a log-in.
+    starting: Cell<bool>,
     /// Requests of it outside of transactions.
     pub(super) outside: Cell<u32>,
     /// When it took its last permit, until it asks for the next.
@@ -70,7 +70,9 @@ impl Instance {
     pub(crate) fn new(run: Rc<ShardRun>, role: Role) -> Rc<Self> {
         let parent = if role == Role::Child { current() } else { None };
         Rc::new(Self {
-            has_begun: parent.as_ref().map_or_else(Rc::default, |it| Rc::clone(&it.has_begun)),
+            has_transacted: parent
+                .as_ref()
+                .map_or_else(Rc::default, |it| Rc::clone(&it.has_transacted)),
             in_transaction: parent
                 .is_some_and(|parent| parent.in_transaction || failure::in_transaction()),
             run,
@@ -79,7 +81,7 @@ impl Instance {
             abandoned: Cell::new(false),
             in_flight: Cell::new(0),
             waker: RefCell::new(None),
-            begun: Cell::new(false),
+            starting: Cell::new(true),
             outside: Cell::new(0),
             taken_ns: Cell::new(None),
             ticket: Cell::new(None),
@@ -100,16 +102,16 @@ impl Instance {
         self.in_flight.get() == 0
     }
 
-    /// Has it counted as begun, or as not; `true` if that is new.
-    pub(crate) fn set_begun(&self, begun: bool) -> bool {
-        self.begun.replace(begun) != begun
+    /// `true` if that is new.
+    pub(crate) fn set_starting(&self, starting: bool) -> bool {
+        self.starting.replace(starting) != starting
     }
 
     /// A transaction of it starts; `true` if it was in none.
     #[inline]
     pub(crate) fn starts(&self, now_ns: u64) -> bool {
         self.taken_ns.set(Some(now_ns));
-        self.has_begun.set(true);
+        self.has_transacted.set(true);
         let in_flight = self.in_flight.get();
         self.in_flight.set(in_flight + 1);
         in_flight == 0
@@ -332,7 +334,7 @@ impl Guarded {
             Ok(Poll::Pending) => {
                 if self.instance.outside.get() == 0 {
                     // It pauses, before its first transaction or after one.
-                    self.instance.run.has_begun(&self.instance);
+                    self.instance.run.set_starting(&self.instance, false);
                 }
                 return Poll::Pending;
             }
@@ -356,13 +358,13 @@ impl Guarded {
         if self.instance.role == Role::Child {
             return;
         }
-        if self.instance.has_begun.take() {
+        if self.instance.has_transacted.take() {
             self.back_off.reset();
             return;
         }
         let run = &self.instance.run;
         run.returned_early();
-        run.starts_over(&self.instance);
+        run.set_starting(&self.instance, true);
         let at_ns = run.shard().now().saturating_add(self.back_off.next_ns());
         self.pause = Some(SleepUntil::new(Rc::clone(run.shard()), at_ns));
     }

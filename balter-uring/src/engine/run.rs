@@ -1,7 +1,9 @@
 //! One run on one shard: its phases, its instances, and what these ask of it.
 
+mod instances;
 mod permits;
 mod spec;
+mod waits;
 mod windows;
 
 use std::any::Any;
@@ -11,7 +13,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use balter_controllers::{Crowd, Population, Shortage, Ticks};
+use balter_controllers::{Population, Ticks};
 use slab::Slab;
 
 use super::budget::{Course, Share};
@@ -26,20 +28,8 @@ use crate::transaction::TransactionMeta;
 pub(crate) use permits::Ticket;
 use permits::{Permits, Place};
 pub(crate) use spec::{Factory, Maker, Report, RunSpec, WINDOWS_IN_FLIGHT};
+use waits::{Load, Waits};
 use windows::{Running, Sent, Standing, Windows};
-
-/// A shard with less idle time than one part in so many has no use for more instances.
-const SPARE_SHARE: u64 = 20;
-
-/// How often it is looked at whether the shard has time of its own.
-const LOOK_AT_LOAD_NS: u64 = 10_000_000;
-
-/// A turn that takes so long is none: the shard stood still.
-const LONG_TURN_NS: u64 = 10_000_000;
-
-/// A closed loop starts instances every so often, one for so many that there are.
-const STAGGER_NS: u64 = 1_000_000;
-const STAGGER_SHARE: u32 = 4;
 
 /// Permits due in the last moment before the end are still handed out for so long: without it,
 /// whether the last permit counts as missed would be a matter of microseconds.
@@ -87,24 +77,19 @@ pub(crate) struct ShardRun {
     permits: Rc<RefCell<Permits>>,
     population: RefCell<Population>,
     windows: RefCell<Windows>,
-    /// When instances of a closed loop are next started.
-    next_start: Cell<u64>,
     outside: outside::Queue,
-    /// The clock, and the shard's idle time, when starting instances was last thought of.
-    spare_checked: Cell<(u64, u64)>,
     tasks: RefCell<Slab<Rc<Instance>>>,
     instances: Cell<u32>,
-    /// Those that have not come to their first transaction.
+    /// Those that are on their way to their first transaction.
     starting: Cell<u32>,
     /// Those that are in a transaction.
     busy: Cell<u32>,
     /// Those that wait for the next turn.
     yielded: Cell<u32>,
     cycles: Cell<Cycles>,
-    waits: Cell<Waits>,
-    /// The clock and the shard's idle time when its load was last looked at, and what came of it.
-    load: Cell<(u64, u64, bool)>,
-    shortage: Cell<Shortage>,
+    waits: RefCell<Waits>,
+    /// The shard has had next to no time of its own lately.
+    overloaded: Cell<bool>,
     /// Instances beyond the limit, which leave when they next ask for a permit.
     surplus: Cell<u32>,
     /// Transactions, ever.
@@ -128,8 +113,6 @@ impl ShardRun {
             permits: Rc::new(RefCell::new(Permits::new(&spec, ticks))),
             population: RefCell::new(Population::new(spec.initial)),
             windows: RefCell::new(Windows::new(&spec, shard.idle_ns())),
-            next_start: Cell::new(0),
-            spare_checked: Cell::new((spec.start_ns, shard.idle_ns())),
             outside: outside::Queue::new(spec.start_ns, spec.part, spec.parts),
             tasks: RefCell::new(Slab::new()),
             instances: Cell::new(0),
@@ -137,9 +120,8 @@ impl ShardRun {
             busy: Cell::new(0),
             yielded: Cell::new(0),
             cycles: Cell::default(),
-            waits: Cell::default(),
-            load: Cell::new((spec.start_ns, shard.idle_ns(), false)),
-            shortage: Cell::default(),
+            waits: RefCell::new(Waits::new(spec.start_ns, shard.idle_ns())),
+            overloaded: Cell::new(false),
             surplus: Cell::new(0),
             started: Cell::new(0),
             in_flight: Cell::new(0),
@@ -188,7 +170,7 @@ impl ShardRun {
 
     /// Does what is due at `now`. Answers when it next wants a turn.
     pub(crate) fn turn(self: &Rc<Self>, now: u64) -> Next {
-        self.account_waits(now);
+        self.overloaded.set(self.waits.borrow_mut().turn(now, self.shard.idle_ns()));
         self.advance_phase(now);
         match self.phase.get() {
             Phase::Running if now < self.spec.start_ns => {
@@ -247,7 +229,8 @@ impl ShardRun {
         if self.phase.get() == Phase::LastCall {
             let over = course > Course::Run || now >= self.spec.end_ns.saturating_add(LAST_CALL_NS);
             if over {
-                // Nobody is handed one any more, so that this ends, whoever does not come for his.
+                // No permit is handed out any more. Those that are not taken go back, so that the
+                // last call ends even if a transaction with a permit is never polled again.
                 self.permits.borrow_mut().take_back(now);
             } else {
                 self.release(now);
@@ -309,147 +292,17 @@ impl ShardRun {
         }
     }
 
-    fn crowd(&self, now: u64) -> Crowd {
-        let permits = self.permits.borrow();
-        Crowd {
-            alive: self.instances.get(),
-            starting: self.starting.get(),
-            in_flight: self.in_flight.get() + permits.granted() + self.yielded.get(),
-            waiting: permits.waiting(),
-            backlog: permits.pacer.backlog() as u64,
-            uncared: permits.pacer.due_after(self.population.borrow().cared_until_ns()).len()
-                as u64,
-            unserved: permits.pacer.counts().planned.saturating_sub(self.started.get()),
-            oldest_wait_ns: permits
-                .pacer
-                .oldest_due()
-                .map_or(0, |oldest| now.saturating_sub(oldest.released_ns)),
-        }
-    }
-
-    /// Starts instances that are wanted, and has surplus ones leave.
-    fn keep_instances(self: &Rc<Self>, now: u64) {
-        let (share, crowd) = (self.share.get(), self.crowd(now));
-        let wanted = match self.spec.open {
-            true => self.open_loop(now, &share, &crowd),
-            false => self.closed_loop(now, &share, &crowd),
-        };
-        for _ in 0..wanted {
-            self.spawn(Role::Scenario, None);
-        }
-    }
-
-    fn open_loop(&self, now: u64, share: &Share, crowd: &Crowd) -> u32 {
-        let mut population = self.population.borrow_mut();
-        let beyond = crowd.alive.saturating_sub(share.most);
-        self.surplus.set(beyond - self.dismiss(beyond));
-        self.dismiss(population.surplus(now, crowd, self.cycles.get().mean_ns()));
-        let wanted = population.wanted(now, crowd, share.concurrency, share.most);
-        let is_initial = crowd.alive < self.spec.initial;
-        if wanted == 0 || is_initial {
-            return wanted;
-        }
-        if !self.has_spare_time(now) {
-            return 0;
-        }
-        let permits = self.permits.borrow();
-        let mut uncared = permits.pacer.due_after(population.cared_until_ns());
-        if let Some(last) = uncared.nth(wanted as usize - 1) {
-            population.care_for(last.intended_ns);
-        }
-        wanted
-    }
-
-    /// As many as it takes for the share to be in use.
-    fn closed_loop(&self, now: u64, share: &Share, crowd: &Crowd) -> u32 {
-        let is_fixed = self.spec.fixed || share.concurrency == 0;
-        let used = if is_fixed { crowd.alive } else { crowd.occupied() };
-        let pauses = !is_fixed && crowd.alive > used;
-        // How many of those who pause are back at a time is chance; three standard deviations are
-        // no reason to send any away.
-        let scatter = if pauses { 3 * share.concurrency.isqrt() + 1 } else { 0 };
-        let surplus = used.saturating_sub(share.concurrency.saturating_add(scatter));
-        self.surplus.set(surplus.max(crowd.alive.saturating_sub(share.most)));
-        let most = share.most.saturating_sub(crowd.alive);
-        let wanted = share.concurrency.saturating_sub(used).min(most);
-        if wanted == 0 || now < self.next_start.get() {
-            return 0;
-        }
-        // Staggered: what begins together stays together, and the target meets it in waves.
-        self.next_start.set(now + STAGGER_NS);
-        wanted.min((crowd.alive / STAGGER_SHARE).max(1))
-    }
-
-    /// A shard without time of its own has no use for more instances: what its permits wait for is
-    /// the shard itself.
-    fn has_spare_time(&self, now: u64) -> bool {
-        let idle = self.shard.idle_ns();
-        let (checked, idle_then) = self.spare_checked.replace((now, idle));
-        (idle - idle_then) * SPARE_SHARE >= now.saturating_sub(checked)
-    }
-
-    /// Drops instances that wait for a permit, the youngest first; how many there were.
-    fn dismiss(&self, surplus: u32) -> u32 {
-        if surplus == 0 {
-            return 0;
-        }
-        let leaving: Vec<_> =
-            self.permits.borrow().idle_instances().take(surplus as usize).cloned().collect();
-        for instance in &leaving {
-            instance.kill();
-        }
-        leaving.len() as u32
-    }
-
-    /// What permits have waited for since the last turn: who waited then, waited all the time.
-    fn account_waits(&self, now: u64) {
-        let mut waits = self.waits.get();
-        let gap_ns = now.saturating_sub(waits.seen_ns);
-        let waited_ns = gap_ns.saturating_mul(waits.backlog);
-        match waits.reason {
-            // A shard that did not turn for so long could not have helped.
-            _ if gap_ns > LONG_TURN_NS => {}
-            Reason::Shard => {}
-            Reason::Target => waits.target_ns = waits.target_ns.saturating_add(waited_ns),
-            Reason::Instances => waits.instance_ns = waits.instance_ns.saturating_add(waited_ns),
-        }
-        self.waits.set(Waits { seen_ns: now, backlog: 0, ..waits });
-        self.look_at_load(now);
-    }
-
-    /// Whether the shard has had next to no time of its own lately.
-    fn look_at_load(&self, now: u64) {
-        let (since, idle_then, _) = self.load.get();
-        if now.saturating_sub(since) >= LOOK_AT_LOAD_NS {
-            let idle = self.shard.idle_ns();
-            let is_overloaded = (idle - idle_then) * SPARE_SHARE < now - since;
-            self.load.set((now, idle, is_overloaded));
-        }
-    }
-
-    fn is_overloaded(&self) -> bool {
-        self.load.get().2
-    }
-
-    /// What permits wait for from now on: the shard, if it has no time of its own; the target, if as
-    /// many transactions are under way as may be, or all instances are in one; otherwise instances,
-    /// which pause or begin.
+    /// The turn's end: what waits now waits until the next.
     fn note_waits(&self, now: u64) {
         let mut permits = self.permits.borrow_mut();
-        let backlog = permits.pacer.backlog() as u64;
-        let (busy, started) = (self.busy.get(), self.started.get());
-        let reason = if self.is_overloaded() {
-            Reason::Shard
-        } else if busy >= self.share.get().concurrency.min(self.instances.get()) && busy > 0 {
-            Reason::Target
-        } else {
-            Reason::Instances
+        let load = Load {
+            backlog: permits.pacer.backlog() as u64,
+            started: self.started.get(),
+            busy: self.busy.get(),
+            limit: self.share.get().concurrency,
+            instances: self.instances.get(),
         };
-        self.waits.set(Waits { backlog, reason, ..self.waits.get() });
-        let mut shortage = self.shortage.get();
-        shortage.note(now, started, backlog, reason == Reason::Instances);
-        self.shortage.set(shortage);
-        if let Some(before_ns) = shortage.shed_before(now) {
+        if let Some(before_ns) = self.waits.borrow_mut().note(now, load) {
             permits.pacer.shed(before_ns);
         }
     }
@@ -495,22 +348,17 @@ impl ShardRun {
         if instance.role() == Role::Scenario {
             self.instances.set(self.instances.get() - 1);
         }
-        self.has_begun(instance);
+        self.set_starting(instance, false);
         // Its place, and with it the waker of this task, goes with the task.
         drop(instance.take_ticket());
     }
 
-    /// An instance has come to its first transaction, or has started a task that may.
-    pub(crate) fn has_begun(&self, instance: &Instance) {
-        if instance.set_begun(true) && instance.role() == Role::Scenario {
-            self.starting.set(self.starting.get() - 1);
-        }
-    }
-
-    /// An instance has returned without a transaction: it is on its way to its first again.
-    pub(crate) fn starts_over(&self, instance: &Instance) {
-        if instance.set_begun(false) && instance.role() == Role::Scenario {
-            self.starting.set(self.starting.get() + 1);
+    /// Notes whether an instance is on its way to its first transaction. It is no longer when it asks
+    /// for a permit, starts a task that may, or pauses; and again when it has returned without one.
+    pub(crate) fn set_starting(&self, instance: &Instance, starting: bool) {
+        if instance.set_starting(starting) && instance.role() == Role::Scenario {
+            let count = self.starting.get();
+            self.starting.set(if starting { count + 1 } else { count - 1 });
         }
     }
 
@@ -531,7 +379,7 @@ impl ShardRun {
                     let start = self.shard.now();
                     let (intended, released) = (permit.intended_ns, permit.released_ns);
                     // An instance was waiting for it, so how long it was on its way is our doing.
-                    let late = match self.is_overloaded() {
+                    let late = match self.overloaded.get() {
                         true => start.saturating_sub(intended),
                         false => released.saturating_sub(intended) + start.saturating_sub(at),
                     };
@@ -553,7 +401,7 @@ impl ShardRun {
             self.shard.wait_for_turn(cx);
             return Poll::Pending;
         }
-        self.has_begun(instance);
+        self.set_starting(instance, false);
         if let Some(taken) = instance.asks() {
             self.cycles.set(self.cycles.get().plus(now.saturating_sub(taken)));
         }
@@ -572,7 +420,7 @@ impl ShardRun {
         if is_next && let Some(permit) = permits.pacer.take_due(now) {
             let (intended, released) = (permit.intended_ns, permit.released_ns);
             // A shard without time of its own is what it has waited for.
-            let until = if self.is_overloaded() { now } else { released };
+            let until = if self.overloaded.get() { now } else { released };
             let late = until.saturating_sub(intended);
             drop(permits);
             return self.started(instance, grant, Grant { intended, start: now, late });
@@ -735,7 +583,7 @@ impl ShardRun {
 
     fn standing(&self) -> Standing {
         let pacer = &self.permits.borrow().pacer;
-        let (counts, cycles, waits) = (pacer.counts(), self.cycles.get(), self.waits.get());
+        let (counts, cycles, waits) = (pacer.counts(), self.cycles.get(), self.waits.borrow());
         Standing {
             running: Running {
                 planned: self.spec.open.then_some(counts.planned),
@@ -782,27 +630,6 @@ impl Cycles {
     fn mean_ns(self) -> u64 {
         self.recent_ns as u64
     }
-}
-
-/// How long permits have waited for an instance, summed over them.
-#[derive(Clone, Copy, Debug, Default)]
-struct Waits {
-    target_ns: u64,
-    instance_ns: u64,
-    /// As of the last turn: when it was, how many waited then, and for what.
-    seen_ns: u64,
-    backlog: u64,
-    reason: Reason,
-}
-
-/// What permits that are due wait for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Reason {
-    /// The shard itself has no time.
-    #[default]
-    Shard,
-    Target,
-    Instances,
 }
 
 /// When a run wants its next turn, in nanoseconds of the clock; `u64::MAX` is never.
