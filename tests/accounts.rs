@@ -173,6 +173,11 @@ fn what_contradicts_itself_is_refused() {
         ),
         (scenario().tps(9).find_capacity(), Contradiction::CapacityWithoutLimit, "add"),
         (scenario().find_capacity(), Contradiction::CapacityWithoutLimit, "`.latency()`"),
+        (
+            scenario().concurrency(9).max_concurrency(3),
+            Contradiction::ConcurrencyAboveMost,
+            "no more than it allows",
+        ),
         (scenario().tps(9).cores([]), Contradiction::NoCores, "name one core"),
     ] {
         let statistics = wait(refused);

@@ -146,7 +146,84 @@ fn transactions_that_nobody_polls_any_more_hold_nothing_up() {
     assert!(lost.load(Ordering::Relaxed) > 10, "{statistics}");
     assert_eq!(statistics.counts.planned, 200);
     assert!(statistics.shards.iter().all(|shard| !shard.lost), "{statistics}");
-    assert!(statistics.counts.succeeded > 50, "{statistics}");
+    assert!(statistics.counts.succeeded > 100, "{statistics}");
+}
+
+/// More is asked for than the shards can do: that is their lateness, and no lack of instances.
+#[test]
+fn a_shard_without_time_of_its_own_is_late_itself() {
+    #[transaction]
+    async fn compute() {
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < Duration::from_millis(1) {
+            std::hint::spin_loop();
+        }
+    }
+    #[scenario]
+    async fn computing() {
+        loop {
+            compute().await;
+        }
+    }
+    // At most 1 000 a second on a shard.
+    let statistics = wait(computing().tps(20_000).duration(Duration::from_secs(2)));
+    assert_adds_up(&statistics);
+    assert!(statistics.distorted && statistics.tps_limited, "{statistics}");
+    let (lag, own) = (statistics.lag.quantile(0.99), statistics.lateness.quantile(0.99));
+    assert!(own.as_secs_f64() >= 0.9 * lag.as_secs_f64(), "{own:?} of {lag:?}: {statistics}");
+    let verdict = statistics.verdict.as_ref().expect("judged");
+    assert!(
+        matches!(verdict, Verdict::Generator { .. } | Verdict::Processor { .. }),
+        "{statistics}"
+    );
+}
+
+/// What a scenario gives up is told, whatever the verdict.
+#[test]
+fn transactions_that_the_scenario_gives_up_are_noted() {
+    #[scenario]
+    async fn impatient() {
+        loop {
+            let given_up = work(Duration::from_secs(5));
+            let _ = futures_lite::future::or(
+                given_up,
+                balter_uring::time::sleep(Duration::from_millis(20)),
+            )
+            .await;
+        }
+    }
+    let statistics = wait(impatient().tps(100).duration(Duration::from_secs(1)));
+    assert_adds_up(&statistics);
+    assert!(statistics.counts.cancelled > 20, "{statistics}");
+    let note = statistics.notes.iter().find(|note| note.contains("were given up"));
+    assert!(note.is_some(), "{statistics}");
+}
+
+/// Started, and then kept: at its deadline it is timed out, and its place is free, though nobody asks
+/// for its end.
+#[test]
+fn transactions_that_are_started_and_kept_give_their_place_back_at_their_deadline() {
+    #[scenario]
+    async fn keeping() {
+        let mut kept = Vec::new();
+        loop {
+            let mut one = Box::pin(work(Duration::from_secs(60)));
+            // It asks for its permit, is given it, and begins; nobody polls it after that.
+            for _ in 0..40 {
+                let _ = futures_lite::future::poll_once(&mut one).await;
+                balter_uring::time::sleep(Duration::from_millis(2)).await;
+            }
+            kept.push(one);
+        }
+    }
+    let run = keeping().tps(20).max_concurrency(1).timeout(Duration::from_millis(200));
+    let statistics = wait(run.duration(Duration::from_secs(3)).grace(Duration::from_millis(100)));
+    assert_adds_up(&statistics);
+    let timeouts = support::failures(&statistics, balter_uring::FailureClass::Timeout);
+    assert!(timeouts >= 5, "{statistics}");
+    // Under way at the end are those of the last 200 ms at most, and whatever a busy machine adds.
+    assert_eq!(statistics.counts.started, timeouts + statistics.counts.cancelled, "{statistics}");
+    assert!(statistics.counts.cancelled <= 10, "{statistics}");
 }
 
 /// Started, and then leaked: it never ends, so the run waits for its grace and no longer.

@@ -215,8 +215,8 @@ impl Attempt {
             self.instance.abandoned.set(true);
             self.instance.wake();
         } else {
-            let start = self.grant.start;
-            self.instance.run.pend(&self.instance, &mut self.ticket, start, cx);
+            let started = (self.meta, self.grant);
+            self.instance.run.pend(&self.instance, &mut self.ticket, started, cx);
         }
     }
 
@@ -236,17 +236,19 @@ impl Attempt {
 
     #[inline]
     fn end(&mut self, outcome: Outcome) {
-        if let Stage::Started = std::mem::replace(&mut self.stage, Stage::Ended) {
+        if let Stage::Started = std::mem::replace(&mut self.stage, Stage::Ended)
+            && !self.keep_ticket()
+        {
             self.instance.run.ended(&self.instance, self.meta, &self.grant, outcome);
-            self.keep_ticket();
         }
     }
 
-    fn keep_ticket(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.instance.run.rest(&ticket);
-            self.instance.keep_ticket(ticket);
-        }
+    /// Leaves its place to the instance's next transaction. `true` if it has been counted already.
+    fn keep_ticket(&mut self) -> bool {
+        let Some(ticket) = self.ticket.take() else { return false };
+        let is_counted = self.instance.run.rest(&ticket);
+        self.instance.keep_ticket(ticket);
+        is_counted
     }
 }
 
@@ -255,7 +257,9 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         match self.stage {
             Stage::Ended => {}
-            Stage::Waiting => self.keep_ticket(),
+            Stage::Waiting => {
+                self.keep_ticket();
+            }
             Stage::Started => self.end(if std::thread::panicking() {
                 Outcome::Failed(FailureClass::Panic)
             } else {

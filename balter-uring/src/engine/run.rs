@@ -22,11 +22,12 @@ use super::instance::{Guarded, Instance, Role};
 use super::outside;
 use super::shard::Shard;
 use super::window::{Outcome, Times};
+use crate::failure::FailureClass;
 use crate::handshake::Handshake;
 use crate::traffic::Traffic;
 use crate::transaction::TransactionMeta;
 pub(crate) use permits::Ticket;
-use permits::{Permits, Place};
+use permits::{Lapsed, Permits, Place};
 pub(crate) use spec::{Factory, Maker, Report, RunSpec, WINDOWS_IN_FLIGHT};
 use waits::{Load, Waits};
 use windows::{Running, Sent, Standing, Windows};
@@ -191,13 +192,24 @@ impl ShardRun {
         }
         // Whoever waited for this turn is woken now.
         self.yielded.set(0);
-        if self.permits.borrow_mut().expire(now) {
-            self.shard.stir();
-        }
+        self.expire(now);
         if now >= self.windows.borrow().end_ns {
             self.close_window(now, false);
         }
         self.next(now)
+    }
+
+    /// Wakes transactions whose deadline has passed, and counts those that nobody polls any more.
+    fn expire(&self, now: u64) {
+        if self.permits.borrow_mut().expire(now) {
+            self.shard.stir();
+        }
+        loop {
+            // In a statement of its own, so that nothing is borrowed while it is counted.
+            let lapsed = self.permits.borrow_mut().lapse(now);
+            let Some(Lapsed { instance, meta, grant }) = lapsed else { return };
+            self.ended(&instance, meta, &grant, Outcome::Failed(FailureClass::Timeout));
+        }
     }
 
     fn next(&self, now: u64) -> Next {
@@ -443,9 +455,10 @@ impl ShardRun {
         Poll::Ready(())
     }
 
-    /// The transaction with this ticket waits no more; a permit that was not taken goes back.
-    pub(crate) fn rest(&self, ticket: &Ticket) {
-        self.permits.borrow_mut().rest(ticket);
+    /// The transaction with this ticket waits no more; a permit that was not taken goes back. `true`
+    /// if it was late and has been counted already, since nobody polled it.
+    pub(crate) fn rest(&self, ticket: &Ticket) -> bool {
+        self.permits.borrow_mut().rest(ticket)
     }
 
     /// Notes that a started transaction waits, so that its deadline is watched.
@@ -453,12 +466,12 @@ impl ShardRun {
         &self,
         instance: &Rc<Instance>,
         ticket: &mut Option<Ticket>,
-        start: u64,
+        started: (&'static TransactionMeta, Grant),
         cx: &Context<'_>,
     ) {
-        let deadline = start.saturating_add(self.spec.timeout_ns);
+        let deadline = started.1.start.saturating_add(self.spec.timeout_ns);
         let ticket = ticket.get_or_insert_with(|| Permits::ticket(&self.permits, instance));
-        let displaced = self.permits.borrow_mut().pend(ticket, deadline, cx);
+        let displaced = self.permits.borrow_mut().pend(ticket, deadline, started, cx);
         drop(displaced);
     }
 

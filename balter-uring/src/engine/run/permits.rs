@@ -8,8 +8,10 @@ use std::task::{Context, Waker};
 use balter_controllers::{Pacer, PacerConfig, Permit, Ticks};
 use slab::Slab;
 
+use super::Grant;
 use super::spec::RunSpec;
 use crate::engine::instance::{Instance, Role};
+use crate::transaction::TransactionMeta;
 
 /// Overdue permits that one shard keeps (16 MiB of them).
 const MAX_BACKLOG: usize = 1 << 20;
@@ -21,11 +23,11 @@ const MAX_BACKLOG_AGE_NS: u64 = 10_000_000_000;
 /// not get all of that at once.
 const MAX_LATE_NS: u64 = 250_000_000;
 
-/// A permit that was handed out and has not been taken for so long, in so many turns, belongs to a
-/// transaction that nobody polls: kept, leaked, or the loser of a race. Whoever was woken has been
-/// polled in the same turn, or in the next ones where wakers are passed on.
-const UNTAKEN_NS: u64 = 1_000_000;
-const UNTAKEN_TURNS: u64 = 4;
+/// A transaction that was woken and has not been polled for so long, in so many turns, is polled by
+/// nobody: it was kept or leaked, or is the loser of a race. A task that is woken is polled in the
+/// same turn, or in one of the next where wakers are passed on.
+const UNPOLLED_NS: u64 = 1_000_000;
+const UNPOLLED_TURNS: u64 = 4;
 
 /// No entry.
 const NONE: u32 = u32::MAX;
@@ -62,6 +64,8 @@ struct Entry {
     waker: Option<Waker>,
     /// Whose transaction it is, and stays.
     instance: Rc<Instance>,
+    /// Of a transaction that is pending or late.
+    started: Option<(&'static TransactionMeta, Grant)>,
     before: u32,
     after: u32,
 }
@@ -78,20 +82,30 @@ enum State {
     Granted(Permit, u64, u64),
     /// Started and pending; late at this time.
     Pending(u64),
-    /// Started, pending, and late.
-    Late,
+    /// Started, pending, and late; woken at this time and turn.
+    Late(u64, u64),
+    /// Was late, and nobody polled it: it has been counted as timed out.
+    Lapsed,
+}
+
+/// A transaction that has lapsed, for its record.
+pub(super) struct Lapsed {
+    pub(super) instance: Rc<Instance>,
+    pub(super) meta: &'static TransactionMeta,
+    pub(super) grant: Grant,
 }
 
 impl State {
-    const LISTS: usize = 4;
+    const LISTS: usize = 5;
 
     fn list(self) -> Option<usize> {
         match self {
-            Self::Idle | Self::Late => None,
+            Self::Idle | Self::Lapsed => None,
             Self::Waiting => Some(0),
             Self::Nested => Some(1),
             Self::Granted(..) => Some(2),
             Self::Pending(_) => Some(3),
+            Self::Late(..) => Some(4),
         }
     }
 }
@@ -171,16 +185,33 @@ impl Permits {
 
     /// Permits that nobody has come for go back.
     pub(super) fn take_back(&mut self, now: u64) {
-        self.turn += 1;
         while let Some(key) = self.first(State::Granted(Permit::default(), 0, 0)) {
             let State::Granted(permit, at, turn) = self.entries[key as usize].state else { return };
-            if now < at.saturating_add(UNTAKEN_NS) || self.turn < turn + UNTAKEN_TURNS {
+            if !self.is_unpolled(now, at, turn) {
                 return;
             }
             self.set(key, State::Idle);
             // That it was in the wrong hands is no wait for the target or for instances.
             self.pacer.put_back(Permit { released_ns: now, ..permit });
         }
+    }
+
+    fn is_unpolled(&self, now: u64, woken_at: u64, turn: u64) -> bool {
+        now >= woken_at.saturating_add(UNPOLLED_NS) && self.turn >= turn + UNPOLLED_TURNS
+    }
+
+    /// A late transaction that nobody polls any more. It is to be counted as timed out: otherwise it
+    /// would keep its place under the limit until the end of the run.
+    pub(super) fn lapse(&mut self, now: u64) -> Option<Lapsed> {
+        let key = self.first(State::Late(0, 0))?;
+        let State::Late(at, turn) = self.entries[key as usize].state else { return None };
+        if !self.is_unpolled(now, at, turn) {
+            return None;
+        }
+        self.set(key, State::Lapsed);
+        let entry = &mut self.entries[key as usize];
+        let (meta, grant) = entry.started.take()?;
+        Some(Lapsed { instance: Rc::clone(&entry.instance), meta, grant })
     }
 
     /// Scenario instances that wait for a permit and do nothing else, the youngest first.
@@ -196,12 +227,16 @@ impl Permits {
         })
     }
 
-    /// Wakes transactions whose deadline has passed; `true` if there was one.
+    /// Wakes transactions whose deadline has passed; `true` if there was one. To be asked in every
+    /// turn.
     pub(super) fn expire(&mut self, now: u64) -> bool {
+        self.turn += 1;
         let mut woken = false;
         while let Some(key) = self.first(State::Pending(0)) {
             match self.entries[key as usize].state {
-                State::Pending(deadline) if deadline <= now => self.set(key, State::Late),
+                State::Pending(deadline) if deadline <= now => {
+                    self.set(key, State::Late(now, self.turn));
+                }
                 _ => break,
             }
             woken |= self.wake(key);
@@ -233,7 +268,7 @@ impl Permits {
                 *displaced = self.remember(ticket.key, cx);
                 Place::Waiting
             }
-            State::Idle | State::Pending(_) | State::Late => Place::New,
+            State::Idle | State::Pending(_) | State::Late(..) | State::Lapsed => Place::New,
         }
     }
 
@@ -243,6 +278,7 @@ impl Permits {
             state: State::Idle,
             waker: None,
             instance: Rc::clone(instance),
+            started: None,
             before: NONE,
             after: NONE,
         };
@@ -267,31 +303,35 @@ impl Permits {
         &mut self,
         ticket: &Ticket,
         deadline: u64,
+        started: (&'static TransactionMeta, Grant),
         cx: &Context<'_>,
     ) -> Option<Waker> {
-        if !matches!(self.entries[ticket.key as usize].state, State::Pending(_) | State::Late) {
+        if let State::Idle = self.entries[ticket.key as usize].state {
             self.set(ticket.key, State::Pending(deadline));
+            self.entries[ticket.key as usize].started = Some(started);
         }
         self.remember(ticket.key, cx)
     }
 
-    /// The transaction waits no more; a permit that it was given goes back.
-    pub(super) fn rest(&mut self, ticket: &Ticket) {
-        self.leave(ticket.key);
+    /// The transaction waits no more; a permit that it was given goes back. `true` if it has lapsed,
+    /// and so has been counted.
+    pub(super) fn rest(&mut self, ticket: &Ticket) -> bool {
+        self.leave(ticket.key) == State::Lapsed
     }
 
-    fn leave(&mut self, key: u32) {
+    fn leave(&mut self, key: u32) -> State {
         let state = self.entries[key as usize].state;
         self.set(key, State::Idle);
         if let State::Granted(permit, ..) = state {
             self.pacer.put_back(permit);
         }
+        state
     }
 
     pub(super) fn is_late(&self, ticket: &Ticket, now: u64) -> bool {
         match self.entries[ticket.key as usize].state {
             State::Pending(deadline) => deadline <= now,
-            state => state == State::Late,
+            state => matches!(state, State::Late(..) | State::Lapsed),
         }
     }
 
