@@ -12,7 +12,7 @@ use super::Request;
 use super::budget::{BudgetSlot, Course, Share, share_among, shares};
 use super::clock::{Clock, nanoseconds};
 #[cfg(feature = "rt")]
-use super::lease::Lease;
+use super::lease::Led;
 use super::observed::{CALLBACK_PANICKED, Observed};
 use super::outside;
 use super::panic_hook;
@@ -662,87 +662,5 @@ impl Run {
         if self.listening.as_ref().is_some_and(Listening::is_deaf) {
             totals.note(DEAF);
         }
-    }
-}
-
-/// Who leads a run from outside, and what they have not been told yet.
-#[cfg(feature = "rt")]
-struct Led {
-    lease: Arc<Lease>,
-    /// Counts and times of the shards' windows since the last report, merged.
-    window: ShardWindow,
-    parts: Vec<LedPart>,
-    /// Up to here reports have been made.
-    told_ns: u64,
-    has_ended: bool,
-}
-
-/// How a shard stands, and what it has spent its time on since the last report. A shard that was
-/// late may have several windows or none in a report, and is one shard all the same.
-#[cfg(feature = "rt")]
-#[derive(Clone, Default)]
-struct LedPart {
-    backlog: u64,
-    instances: u32,
-    in_flight: u32,
-    idle_ns: u64,
-    length_ns: u64,
-}
-
-#[cfg(feature = "rt")]
-impl Led {
-    fn new(lease: Arc<Lease>, load: Load, start_ns: u64, parts: usize) -> Self {
-        Self {
-            lease,
-            window: ShardWindow::new(load.is_open()),
-            parts: vec![LedPart::default(); parts],
-            told_ns: start_ns,
-            has_ended: false,
-        }
-    }
-
-    fn merge(&mut self, part: usize, window: &ShardWindow) {
-        self.window.merge(window);
-        let part = &mut self.parts[part];
-        (part.backlog, part.in_flight) = (window.backlog, window.in_flight);
-        // In the last window all have left, which is no news of the run.
-        if !window.last {
-            part.instances = window.instances;
-        }
-        part.idle_ns += window.idle_ns;
-        part.length_ns += window.end_ns.saturating_sub(window.start_ns);
-    }
-
-    fn lose(&mut self, part: usize) {
-        self.parts[part] = LedPart::default();
-    }
-
-    /// Tells of everything since the last report. What a shard tells of late may lie before that:
-    /// it waits for the next window of another, so that all counts are of some time.
-    fn report(&mut self, last: bool) {
-        let window = &mut self.window;
-        let end_ns = window.end_ns.max(self.told_ns);
-        if end_ns == self.told_ns && !last {
-            return;
-        }
-        (window.start_ns, window.end_ns) = (self.told_ns, end_ns);
-        (window.backlog, window.instances, window.in_flight) = (0, 0, 0);
-        // Of the busiest shard.
-        let mut idle = 1.0_f64;
-        for part in &mut self.parts {
-            window.backlog += part.backlog;
-            window.instances += part.instances;
-            window.in_flight += part.in_flight;
-            if part.length_ns > 0 {
-                idle = idle.min(part.idle_ns as f64 / part.length_ns as f64);
-            }
-            (part.idle_ns, part.length_ns) = (0, 0);
-        }
-        window.idle_ns = (idle * (end_ns - self.told_ns) as f64) as u64;
-        self.told_ns = end_ns;
-        window.last = last;
-        self.has_ended |= last;
-        self.lease.report(window);
-        window.reset();
     }
 }
