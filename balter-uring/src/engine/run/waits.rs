@@ -139,10 +139,12 @@ mod tests {
     fn a_standstill_of_the_shard_is_no_wait_for_others() {
         let mut waits = Waits::new(0, 0);
         let load = Load { backlog: 3, started: 9, busy: 2, limit: 8, instances: 5 };
-        waits.note(MS, load);
-        waits.turn(MS, 0);
+        waits.note(0, load);
+        waits.turn(MS, MS / 2);
+        assert_eq!((waits.target_ns, waits.instance_ns), (0, 3 * MS));
+        // The next turn is three seconds later. Nobody could have taken a permit meanwhile.
         waits.note(MS, load);
         waits.turn(3_000 * MS, 2_000 * MS);
-        assert_eq!((waits.target_ns, waits.instance_ns), (0, 3 * MS - 3 * MS));
+        assert_eq!((waits.target_ns, waits.instance_ns), (0, 3 * MS));
     }
 }
