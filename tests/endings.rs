@@ -398,3 +398,27 @@ fn child() {
         Some(role) => panic!("no such role: {role}"),
     }
 }
+
+/// What serves nothing has not reached a goal, though each failure comes at once.
+#[test]
+fn a_target_that_refuses_or_never_answers_is_named() {
+    // Bound, and closed again: nobody listens there.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    drop(listener);
+    let run = visitor(format!("http://{address}/")).tps(300).duration(Duration::from_secs(2));
+    let statistics = wait(run);
+    assert_adds_up(&statistics);
+    let verdict = statistics.verdict.as_ref().expect("judged");
+    assert!(matches!(verdict, Verdict::Failing { class: Some(_), .. }), "{statistics}");
+    assert!(statistics.tps_limited);
+
+    // Accepted by the kernel, and never read.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let run = visitor(format!("http://{address}/")).concurrency(20);
+    let statistics = wait(run.duration(Duration::from_secs(2)).grace(Duration::from_millis(100)));
+    assert_adds_up(&statistics);
+    let verdict = statistics.verdict.as_ref().expect("judged");
+    assert!(matches!(verdict, Verdict::Silent { started: 1.. }), "{statistics}");
+}

@@ -17,13 +17,21 @@ use support::{assert_adds_up, once_fit, visitor};
 fn run(scenario: Scenario, seconds: u64) -> RunStatistics {
     let statistics = support::wait(scenario.duration(Duration::from_secs(seconds)));
     println!("{statistics}");
+    if let Some(search) = &statistics.search {
+        for point in &search.points {
+            println!(
+                "POINT {:?} {} {:?} done {} broken {:?}",
+                point.state, point.tps, point.elapsed, point.completed, point.broken
+            );
+        }
+    }
     assert_adds_up(&statistics);
     statistics
 }
 
 /// Whether the generator was in time: what a target met otherwise was another load.
 fn in_time(statistics: RunStatistics) -> Result<RunStatistics, String> {
-    let late = statistics.lag.quantile(0.99);
+    let late = statistics.lateness.quantile(0.99);
     if late < Duration::from_millis(60) && statistics.counts.started > 0 {
         Ok(statistics)
     } else {

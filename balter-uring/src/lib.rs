@@ -120,7 +120,9 @@ mod transaction;
 mod userland;
 mod waker;
 
-pub use balter_controllers::{Arrival, Broken, Limit, RateState, Saturation, Usl, Verdict};
+pub use balter_controllers::{
+    Arrival, Broken, Limit, RateState, Saturation, SearchEnd, Usl, Verdict,
+};
 pub use balter_macros::{scenario, transaction};
 
 pub use config::{Contradiction, Hint, Progress};

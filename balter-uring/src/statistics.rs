@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use balter_controllers::{Broken, Limit, RateState};
+use balter_controllers::{Broken, Limit, RateState, SearchEnd};
 
 pub use latencies::Latencies;
 
@@ -244,6 +244,8 @@ pub struct SearchStatistics {
     pub points: Vec<RatePoint>,
     /// What was found; `None` while the search lasts.
     pub capacity: Option<Capacity>,
+    /// How the search ended; `None` if the run ended before it did, or the target changed.
+    pub end: Option<SearchEnd>,
 }
 
 /// A rate that a search has asked for.

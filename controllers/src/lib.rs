@@ -58,7 +58,7 @@ pub use pacer::{Pacer, PacerConfig, PacerCounts, Permit};
 pub use population::{Crowd, Population, Shortage};
 pub use rate::{
     Broken, Interval, Limit, RateConfig, RateController, RateDecision, RateEstimate, RateState,
-    proportion,
+    SearchEnd, proportion,
 };
 pub use split::{split, split_evenly};
 pub use timetable::{Ticks, Timetable};

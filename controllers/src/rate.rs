@@ -1,11 +1,17 @@
 //! Finding the highest rate that a target bears: limits on errors and latencies, judged by
 //! confidence intervals.
 
+mod bracket;
 mod controller;
+mod end;
+mod estimate;
 mod interval;
+mod owed;
 mod probe;
 
-pub use controller::{RateConfig, RateController, RateDecision, RateEstimate, RateState};
+pub use controller::{RateConfig, RateController, RateDecision, RateState};
+pub use end::SearchEnd;
+pub use estimate::RateEstimate;
 pub use interval::{Interval, proportion};
 
 /// A limit on what a run may do to its target, as the share of transactions that may break it.

@@ -1,6 +1,6 @@
 mod display;
 
-use crate::{Broken, Limit, RateState, Saturation};
+use crate::{Broken, Limit, RateState, Saturation, SearchEnd};
 
 /// A goal counts as reached from this share on: arrivals at the edges of a run
 /// and the rounding of windows cost less than one per cent of any run worth
@@ -25,6 +25,10 @@ const SPOILT_FROM: u64 = 100;
 /// The generator's own lag may be this share of the response time that is
 /// reported; beyond it the report says more about the generator.
 const DISTORTING: f64 = 0.1;
+
+/// So many failures in a row, over so long a time before the end, are the target's last state.
+const FAILING: u64 = 10;
+const FAILING_NS: u64 = 1_000_000_000;
 
 /// What is known about a run when it has ended. All counts are of the whole run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -84,6 +88,12 @@ pub struct Evidence {
     pub throttled: f64,
     /// Failures because the target could not be reached over the network.
     pub unreachable: u64,
+    /// Transactions that the target failed.
+    pub failed: u64,
+    /// Those since the last one that succeeded, and how long before the end that was, in nanoseconds.
+    pub failing: (u64, u64),
+    /// How most of them failed.
+    pub failed_by: Option<String>,
     /// Scenarios that returned without having started a transaction.
     pub returned_early: u64,
     /// Requests outside of transactions, as for a log-in.
@@ -107,6 +117,8 @@ pub struct SearchEvidence {
     pub saturated: bool,
     /// Transactions a second completed while the rate was held; `None` if none was yet.
     pub held_tps: Option<f64>,
+    /// How the search ended, if it has.
+    pub end: Option<SearchEnd>,
 }
 
 impl Evidence {
@@ -159,6 +171,30 @@ impl Evidence {
         self.goal_tps.filter(|&tps| tps > 0)
     }
 
+    /// Whether nearly all that the target was asked for failed, or all of it in the end: for how long.
+    fn failing_ns(&self) -> Option<u64> {
+        let (count, time_ns) = self.failing;
+        let in_the_end = count >= FAILING && time_ns >= FAILING_NS;
+        let nearly_all = self.failed > 0 && self.failed >= self.completed - self.completed / 100;
+        match (nearly_all, in_the_end) {
+            (true, _) => Some(self.elapsed_ns),
+            (false, true) => Some(time_ns),
+            (false, false) => None,
+        }
+    }
+
+    fn fails(&self) -> Option<Verdict> {
+        if self.started > 0 && self.completed == 0 && self.elapsed_ns >= FAILING_NS {
+            // Of those that panicked another verdict tells.
+            let is_silent = self.panics == 0 && !self.is_spoilt();
+            return is_silent.then_some(Verdict::Silent { started: self.started });
+        }
+        let failing_ns = self.failing_ns()?;
+        let (failures, completed) = (self.failed, self.completed);
+        let class = self.failed_by.clone();
+        Some(Verdict::Failing { failures, completed, failing_ns, class })
+    }
+
     /// More than one in a hundred permits came too late to be used at all.
     fn stood_still(&self) -> bool {
         self.stalled > self.planned / 100
@@ -200,6 +236,27 @@ pub enum Verdict {
         outside: u64,
         /// Those of them that failed.
         outside_failed: u64,
+    },
+    /// Nearly all transactions failed, or all of them from some time on until the end.
+    Failing {
+        /// Those that the target failed, over the whole run.
+        failures: u64,
+        /// All that ended by themselves.
+        completed: u64,
+        /// How long before the end the last one had succeeded, in nanoseconds.
+        failing_ns: u64,
+        /// How most of them failed.
+        class: Option<String>,
+    },
+    /// No transaction ended by itself: the target did not answer.
+    Silent {
+        /// Transactions started.
+        started: u64,
+    },
+    /// The search for the highest rate ended without one.
+    NotFound {
+        /// How.
+        end: SearchEnd,
     },
     /// The rate asked for was held.
     GoalReached {
@@ -379,7 +436,7 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     }
     let achieved_tps = evidence.achieved_tps();
     let Some(goal_tps) = evidence.goal() else {
-        return match fault_beyond_one_in_a_hundred(evidence) {
+        return match fault_beyond_one_in_a_hundred(evidence).or_else(|| evidence.fails()) {
             Some(verdict) => verdict,
             None if evidence.started == 0 && evidence.planned == 0 => Verdict::NothingAsked,
             None => Verdict::Completed { achieved_tps },
@@ -387,8 +444,9 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     };
     if evidence.reached(goal_tps) {
         // The loss of a part has been made up for, where the goal was reached all the same.
-        let spoilt = evidence.spoilt_by();
-        return spoilt.unwrap_or(Verdict::GoalReached { goal_tps, achieved_tps });
+        let spoilt = evidence.spoilt_by().or_else(|| cut_off(evidence));
+        let verdict = spoilt.or_else(|| evidence.fails());
+        return verdict.unwrap_or(Verdict::GoalReached { goal_tps, achieved_tps });
     }
     if let Some(verdict) = lost(evidence).or_else(|| fault(evidence)).or_else(|| cut_off(evidence))
     {
@@ -396,6 +454,9 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     }
     if evidence.stopped && evidence.started == 0 {
         return Verdict::Stopped { elapsed_ns: evidence.elapsed_ns, achieved_tps };
+    }
+    if let Some(verdict) = evidence.fails() {
+        return verdict;
     }
     let Evidence { response_p99_ns, saturation, max_instances, cycle_ns, .. } = *evidence;
     // Before the limit: more instances are of no use to a shard without time for them.
@@ -456,8 +517,12 @@ fn taken(evidence: &Evidence, late: bool, achieved_tps: f64) -> Option<Verdict> 
 
 /// A run whose rate was searched for is judged by the part in which the rate was held.
 fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
-    let &SearchEvidence { tps: found_tps, bound_by, saturated, held_tps, .. } = search;
+    let &SearchEvidence { tps: found_tps, bound_by, saturated, held_tps, end, .. } = search;
     let goal_tps = evidence.goal();
+    // What the target does in the end is more than what it once held.
+    if let Some(verdict) = evidence.fails() {
+        return fault_beyond_one_in_a_hundred(evidence).unwrap_or(verdict);
+    }
     if let (Some(goal_tps), Some(achieved_tps)) = (goal_tps, held_tps)
         && achieved_tps >= REACHED * f64::from(goal_tps)
     {
@@ -467,8 +532,20 @@ fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
     if let Some(verdict) = fault_beyond_one_in_a_hundred(evidence) {
         return verdict;
     }
+    if let Some(
+        end @ (SearchEnd::Unreachable { .. }
+        | SearchEnd::Unstable { .. }
+        | SearchEnd::OutOfTime { .. }),
+    ) = end
+    {
+        return Verdict::NotFound { end };
+    }
     let &Evidence { response_p99_ns, saturation, cycle_ns, .. } = evidence;
     let achieved_tps = held_tps.unwrap_or_else(|| evidence.achieved_tps());
+    if let Some(SearchEnd::Generator { busy, .. }) = end {
+        let late_p99_ns = evidence.late_p99_ns;
+        return Verdict::Generator { busy, late_p99_ns, achieved_tps };
+    }
     if let Some(verdict) = too_slow(evidence, achieved_tps) {
         return verdict;
     }

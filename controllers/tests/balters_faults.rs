@@ -13,11 +13,17 @@ use server::{Kind, Server, truth};
 const SEEDS: u64 = 50;
 
 fn search(limits: &[Limit], start_tps: u32, max_tps: u32) -> RateController {
-    RateController::new(RateConfig { limits: limits.to_vec(), start_tps, max_tps })
+    RateController::new(RateConfig {
+        limits: limits.to_vec(),
+        start_tps,
+        max_tps,
+        ..RateConfig::default()
+    })
 }
 
 fn step(controller: &mut RateController, server: &mut Server, limits: &[Limit]) -> RateDecision {
-    let (window, broken) = server.window(f64::from(controller.decision().tps), limits);
+    let tps = controller.decision().tps;
+    let (window, broken) = server.window(f64::from(tps), limits);
     controller.update(&window, &broken)
 }
 

@@ -1,7 +1,7 @@
 //! The order of blame, and that each verdict says what it saw.
 
 use balter_controllers::{
-    Broken, Evidence, Limit, Saturation, SearchEvidence, Verdict, distorted, judge,
+    Broken, Evidence, Limit, Saturation, SearchEnd, SearchEvidence, Verdict, distorted, judge,
 };
 
 /// Ten seconds at 100 a second of which half was reached, for no reason given.
@@ -340,4 +340,54 @@ fn a_shard_without_time_for_its_instances_does_not_blame_them() {
     assert_eq!(judge(&evidence), generator);
     let has_time = Evidence { busy: 0.5, late_p99_ns: 1_000, ..evidence };
     assert!(matches!(judge(&has_time), Verdict::Instances { .. }));
+}
+
+#[test]
+fn a_run_whose_transactions_fail_has_not_reached_its_goal() {
+    let failed_by = Some("status 503 (1000)".to_owned());
+    let all = Evidence {
+        started: 1_000,
+        completed: 1_000,
+        missed: 0,
+        failed: 1_000,
+        failed_by: failed_by.clone(),
+        ..short()
+    };
+    let failing = |failures, failing_ns| Verdict::Failing {
+        failures,
+        completed: 1_000,
+        failing_ns,
+        class: failed_by.clone(),
+    };
+    assert_eq!(judge(&all), failing(1_000, 10_000_000_000));
+    assert!(judge(&all).tps_limited());
+    // Nor has one that was well for most of its time.
+    let died = Evidence { failed: 200, failing: (200, 2_000_000_000), ..all.clone() };
+    assert_eq!(judge(&died), failing(200, 2_000_000_000));
+    let searched = Evidence { search: Some(SearchEvidence::default()), ..died.clone() };
+    assert_eq!(judge(&searched), failing(200, 2_000_000_000));
+    let without_a_goal = Evidence { goal_tps: None, ..died.clone() };
+    assert_eq!(judge(&without_a_goal), failing(200, 2_000_000_000));
+    // A few failures at the very end are no state.
+    let blip = Evidence { failing: (9, 2_000_000_000), ..died.clone() };
+    assert!(matches!(judge(&blip), Verdict::GoalReached { .. }));
+    let short_blip = Evidence { failing: (200, 500_000_000), ..died };
+    assert!(matches!(judge(&short_blip), Verdict::GoalReached { .. }));
+}
+
+#[test]
+fn a_target_that_never_answers_is_silent() {
+    let silent = Evidence { started: 500, completed: 0, ..short() };
+    assert_eq!(judge(&silent), Verdict::Silent { started: 500 });
+    assert_eq!(judge(&Evidence { goal_tps: None, ..silent }), Verdict::Silent { started: 500 });
+}
+
+#[test]
+fn a_search_that_found_no_rate_says_why() {
+    let end = SearchEnd::Unreachable { tps: 8.0, share: 1.0 };
+    let search = SearchEvidence { end: Some(end), tps: 8, ..SearchEvidence::default() };
+    let evidence = Evidence { goal_tps: None, search: Some(search), ..short() };
+    assert_eq!(judge(&evidence), Verdict::NotFound { end });
+    let text = judge(&evidence).to_string();
+    assert!(text.contains("no rate meets the limits"), "{text}");
 }

@@ -119,7 +119,6 @@ impl Recorder {
     }
 
     /// How many times were recorded.
-    #[cfg(feature = "rt")]
     pub(crate) fn len(&self) -> u64 {
         self.recorded().map(|(_, count)| count).fold(0, u64::saturating_add)
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use balter_controllers::{
-    Broken, Limit, RateConfig, RateController, RateDecision, RateState, Window,
+    Broken, Limit, RateConfig, RateController, RateDecision, RateState, SearchEnd, Window,
 };
 
 use super::recorder::{Bucket, histogram};
@@ -33,10 +33,7 @@ pub(super) struct Search {
     completed: u64,
 }
 
-/// Rounds of measurement of a run that has nothing to do but to find the rate: 13 s of them.
-const CAREFUL_ROUNDS: usize = 6;
-
-/// Such a run holds the rate for so many windows before it ends, to show that it can be held.
+/// A run that has nothing to do but to find the rate holds the rate for so many windows before it ends, to show that it can be held.
 const SHOWN: u32 = 20;
 
 /// Rates that are kept for the statistics. A search visits some twenty, a long run with a drifting
@@ -86,12 +83,15 @@ pub(super) struct Ended {
 
 impl Search {
     pub(super) fn new(config: &RunConfig, max_tps: u32) -> Self {
-        let (limits, start_tps) = (config.limits.clone(), config.start_tps);
-        let mut controller =
-            RateController::new(RateConfig { limits: limits.clone(), start_tps, max_tps });
-        if config.until_found {
-            controller = controller.with_rounds(CAREFUL_ROUNDS);
-        }
+        let limits = config.limits.clone();
+        let controller = RateController::new(RateConfig {
+            limits: limits.clone(),
+            start_tps: config.start_tps,
+            max_tps,
+            max_in_flight: config.max_concurrency,
+            until_found: config.until_found,
+            budget_ns: 0,
+        });
         let count = limits.len();
         Self {
             controller,
@@ -123,14 +123,13 @@ impl Search {
                     broken.over += failed - spoilt;
                     broken.of += succeeded + failed - spoilt;
                 }
+                // What never began, or was given up, was not answered in time either; what the generator
+                // itself was too late for says nothing.
                 Limit::Latency { bound_ns, .. } => {
-                    let bound = Bucket::of(bound_ns);
-                    let above = |transaction: &super::window::TransactionWindow| {
-                        let response = transaction.open.as_ref().map(|open| &open.response);
-                        response.unwrap_or(&transaction.service).above(bound)
-                    };
-                    broken.over += window.transactions().map(above).sum::<u64>();
-                    broken.of += succeeded + failed;
+                    let unanswered =
+                        window.missed.saturating_sub(window.stalled) + window.cancelled();
+                    broken.over += window.slow_or_failed(Bucket::of(bound_ns)) + unanswered;
+                    broken.of += succeeded + failed + unanswered;
                 }
                 _ => {}
             }
@@ -163,7 +162,7 @@ impl Search {
         // A rate that is held has been measured, and its windows count.
         if self.is_wanting(window, starting) && before.state != RateState::Holding {
             self.broken.fill(Broken::default());
-            return self.controller.settle_anew();
+            return self.controller.pass_over(window);
         }
         if before.state == RateState::Holding {
             if self.unsteady > 0 {
@@ -236,7 +235,14 @@ impl Search {
 
     /// The rate was to be found and has been.
     pub(super) fn is_done(&self) -> bool {
-        self.until_found && self.held > SHOWN
+        let has_ended = self.controller.end().is_some_and(|end| match end {
+            // To be shown that it can be held.
+            SearchEnd::Found { .. } | SearchEnd::GoalReached | SearchEnd::Saturated { .. } => {
+                self.held > SHOWN
+            }
+            _ => true,
+        });
+        self.until_found && has_ended
     }
 
     pub(super) fn end(self) -> Ended {
@@ -261,7 +267,8 @@ impl Search {
                 bound_by: bound_by.map(|(limit, _)| limit),
             }
         });
-        let search = SearchStatistics { limits: self.limits, points: self.points, capacity };
+        let end = self.controller.end();
+        let search = SearchStatistics { limits: self.limits, points: self.points, capacity, end };
         Ended { decision, steady, bound_by, search }
     }
 

@@ -56,6 +56,10 @@ pub(crate) struct Totals {
     most_instances: u32,
     outside: Outside,
     returned_early: u64,
+    /// Failures of the target since a window with a success, and when that ended.
+    failing: (u64, u64),
+    /// When the last window with a failure ended.
+    last_ns: u64,
     punctual: Latencies,
     lateness: Latencies,
     stalled: u64,
@@ -82,6 +86,8 @@ impl Totals {
             most_instances: 0,
             outside: Outside::default(),
             returned_early: 0,
+            failing: (0, 0),
+            last_ns: 0,
             punctual: Latencies::default(),
             lateness: Latencies::default(),
             stalled: 0,
@@ -111,6 +117,13 @@ impl Totals {
         for (sum, count) in self.failures.iter_mut().zip(window.failures) {
             *sum += count;
         }
+        let failed = window.failed() - generator_faults(&window.failures);
+        if window.succeeded() > 0 {
+            self.failing = (0, self.failing.1.max(window.end_ns));
+        } else {
+            self.failing.0 += failed;
+        }
+        self.last_ns = self.last_ns.max(if failed > 0 { window.end_ns } else { 0 });
         self.outside.add(&window.outside);
         self.returned_early += window.returned_early;
         self.panics += window.panics;
@@ -309,6 +322,12 @@ impl Totals {
                 0 => 0.0,
                 elapsed => summary.throttled.as_nanos() as f64 / elapsed as f64,
             },
+            failed: counts.failed - spoilt,
+            failing: (self.failing.0, self.last_ns.saturating_sub(self.failing.1)),
+            failed_by: failures
+                .iter()
+                .find(|(class, _)| !class.is_generator())
+                .map(|(class, count)| format!("{class} ({count})")),
             returned_early: self.returned_early,
             outside: self.outside.requests,
             outside_failed: self.outside.failed,
@@ -319,6 +338,7 @@ impl Totals {
                 bound_by: ended.bound_by,
                 saturated: ended.decision.saturated,
                 held_tps: ended.steady.as_ref().map(Steady::tps),
+                end: ended.search.end,
             }),
         };
         let (steady, search) =

@@ -145,6 +145,8 @@ pub(crate) struct ShardWindow {
     /// Response times as they would be if the shard had never been late itself. `None` in a closed
     /// loop.
     pub(crate) punctual: Option<Recorder>,
+    /// Those of them that failed: a quick failure is no quick answer. `None` until there is one.
+    pub(crate) failed_punctual: Option<Recorder>,
     /// How late the shard itself was. `None` in a closed loop.
     pub(crate) lateness: Option<Recorder>,
     /// For each transaction that ended by itself, the most by which its end can have been read
@@ -180,8 +182,9 @@ impl ShardWindow {
         for window in transactions.iter_mut().flatten() {
             window.reset();
         }
-        let [punctual, lateness, seen_late, receive_delay, handshakes] = [
+        let [punctual, failed_punctual, lateness, seen_late, receive_delay, handshakes] = [
             &mut self.punctual,
+            &mut self.failed_punctual,
             &mut self.lateness,
             &mut self.seen_late,
             &mut self.receive_delay,
@@ -197,6 +200,7 @@ impl ShardWindow {
         *self = Self {
             transactions,
             punctual,
+            failed_punctual,
             lateness,
             seen_late,
             receive_delay,
@@ -258,6 +262,7 @@ impl ShardWindow {
         self.traffic.add(other.traffic);
         self.last |= other.last;
         add_recorder(&mut self.punctual, other.punctual.as_ref());
+        add_recorder(&mut self.failed_punctual, other.failed_punctual.as_ref());
         add_recorder(&mut self.lateness, other.lateness.as_ref());
         add_recorder(&mut self.seen_late, other.seen_late.as_ref());
         add_recorder(&mut self.receive_delay, other.receive_delay.as_ref());
@@ -341,9 +346,23 @@ impl ShardWindow {
             let response_ns = end.saturating_sub(intended);
             open.response.record(Bucket::of(response_ns));
             open.lag.record(Bucket::of(start.saturating_sub(intended)));
-            punctual.record(Bucket::of(response_ns.saturating_sub(late)));
+            let on_time = Bucket::of(response_ns.saturating_sub(late));
+            punctual.record(on_time);
+            if matches!(outcome, Outcome::Failed(_)) {
+                self.failed_punctual.get_or_insert_with(Recorder::new).record(on_time);
+            }
             lateness.record(Bucket::of(late));
         }
+    }
+
+    /// Transactions that do not meet a limit on latency: those that took longer than the bound, or failed.
+    pub(crate) fn slow_or_failed(&self, bound: Bucket) -> u64 {
+        let Some(punctual) = &self.punctual else { return 0 };
+        let (failed, slow_failures) = self
+            .failed_punctual
+            .as_ref()
+            .map_or((0, 0), |failed| (failed.len(), failed.above(bound)));
+        punctual.above(bound) + failed.saturating_sub(slow_failures)
     }
 
     /// How much later than its answer the end of a transaction can have been read.

@@ -232,6 +232,8 @@ pub(crate) struct Window {
     pub(crate) instance_wait_ns: u64,
     #[prost(message, optional, tag = "47")]
     pub(crate) lateness: Option<Times>,
+    #[prost(message, optional, tag = "48")]
+    pub(crate) failed_punctual: Option<Times>,
     #[prost(message, optional, tag = "19")]
     pub(crate) seen_late: Option<Times>,
     #[prost(message, optional, tag = "20")]
@@ -352,6 +354,7 @@ impl Window {
             target_wait_ns: window.target_wait_ns,
             instance_wait_ns: window.instance_wait_ns,
             lateness: window.lateness.as_ref().map(Times::of),
+            failed_punctual: window.failed_punctual.as_ref().map(Times::of),
             seen_late: window.seen_late.as_ref().map(Times::of),
             receive_delay: window.receive_delay.as_ref().map(Times::of),
         }
@@ -404,6 +407,7 @@ impl Window {
         window.instance_wait_ns = self.instance_wait_ns;
         fill_optional(self.punctual.as_ref(), &mut window.punctual)?;
         fill_optional(self.lateness.as_ref(), &mut window.lateness)?;
+        fill_optional(self.failed_punctual.as_ref(), &mut window.failed_punctual)?;
         fill_optional(self.handshakes.as_ref(), &mut window.handshakes)?;
         fill_optional(self.seen_late.as_ref(), &mut window.seen_late)?;
         fill_optional(self.receive_delay.as_ref(), &mut window.receive_delay)?;
@@ -437,6 +441,10 @@ impl Window {
             || window.punctual.as_ref().is_some_and(|punctual| punctual.len() != ended)
         {
             return Err(MalformedWindow("transactions without times"));
+        }
+        let failed = window.failed_punctual.as_ref().map_or(0, Recorder::len);
+        if failed > window.failed() {
+            return Err(MalformedWindow("failures of no transactions"));
         }
         let late = [&window.seen_late, &window.receive_delay];
         if late.into_iter().flatten().any(|late| late.len() > ended) {

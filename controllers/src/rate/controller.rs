@@ -1,69 +1,54 @@
-//! The search: grow, turn back, narrow down, hold.
+//! The search: climb, turn back, narrow down, measure, hold.
 
 mod hold;
-mod refine;
+mod measure;
 
-use super::probe::{CAREFUL, Confidence, Finding, Probe, QUICK, plainly_over};
-use super::{Broken, Limit};
+use super::bracket::{Bracket, Cause, Edge};
+use super::estimate::{Evidence, RateEstimate};
+use super::owed::Owed;
+use super::probe::{CAREFUL, Confidence, EXCURSION, Finding, Probe, QUICK, plainly_over};
+use super::{Broken, Limit, SearchEnd};
 use crate::Window;
-pub use refine::RateEstimate;
-use refine::{ROUNDS, Refinement, UNJUDGED};
+use hold::Hold;
+use measure::Measurement;
 
-/// Windows after a change of the rate that belong to both rates and are not judged.
-const SETTLING: u32 = 1;
+/// Nothing is judged for so many times what an answer takes after a change of the rate: answers that come sooner
+/// are those that took less.
+const SETTLING: f64 = 2.0;
 
-/// Growth per step while the limits are far: doubling finds any rate in few steps, and is above
-/// the limit for one step at most.
+/// Growth per step while the limits are far, and where more than half of one is used.
 const FAR: f64 = 2.0;
-
-/// The same where more than half of a limit is used.
 const NEAR: f64 = 1.25;
 
-/// A bracket this narrow is not divided any more, but refined.
-const NARROW: f64 = 1.05;
+/// Growth per step on the way back to what the target bore before.
+const RETURN: f64 = 4.0;
 
-/// A round moves the rate by no more than this factor.
-const LARGEST_STEP: f64 = 1.03;
+/// Windows that a probe is longer by for each time that the target did not bear for long what it bore.
+const CAUTIOUS: u32 = 5;
 
-/// A probe that is open for so long stands at the limit, as far as can be told in a bearable time.
-const LONGEST_PROBE: u32 = 12;
-
-/// While nothing is known to be too much, it may be open for so many times as long.
-const UNBOUNDED_PROBE: u32 = 4;
-
-/// Fewest windows for a careful finding: one alone may be an accident.
-const SHORTEST_PROBE: u32 = 6;
-
-/// A lower edge that was passed while growing is tried again when the upper one is so near.
-const UNSURE: f64 = 1.3;
-
-/// Where even the lower edge turns out to be too much, the search goes down by this, and by its
-/// square the next time.
-const DOWN: f64 = 1.1;
+/// Descent while not even the lowest rate tried meets the limits.
+const DOWN: f64 = 8.0;
 
 /// While the target recovers, it is given this share of the rate that it is known to bear.
-const RECOVERY: f64 = 0.6;
+const RELIEF: f64 = 0.6;
 
-/// A rate is not settled on before so many transactions have been seen there.
-const FEWEST: u64 = 200;
+/// A target that fails is asked at this share of the rate that it bore.
+const GENTLE: f64 = 0.05;
 
-/// Recovery that takes so many windows means that the rate known to be borne no longer is.
-const LONGEST_RECOVERY: u32 = 20;
+/// A probe is given up as close to the limit after so many windows.
+const LONGEST_PROBE: u32 = 12;
 
-/// Windows without any answer, while some are owed, after which the target stands still.
-const STILL: u32 = 3;
+/// Fewest windows for a careful finding: one alone may be an accident.
+const SHORTEST_PROBE: u32 = 3;
 
-/// A limit that is plainly broken in so many windows in a row while holding tells that the target
-/// has changed. Fewer may be an excursion of its queue: one that is close to its capacity is at its
-/// limit by being far beyond it now and then.
-const EXCURSION: u32 = 6;
+/// A rate below which a transaction is never behind another one is as good as any lower rate.
+const ALONE: f64 = 0.5;
 
-/// A target that breaks a limit and does less than this share of what it is asked for has changed.
-const COLLAPSED: f64 = 0.85;
+/// A shard that works for this share of its time while transactions wait is too slow.
+const BUSY: f64 = 0.97;
 
-/// Windows in a row in which a target does less than [`COLLAPSED`] of what it is asked for, and
-/// owes ever more, after which the rate is beyond its capacity, even if no limit is broken yet.
-const BEHIND: u32 = 5;
+/// Windows in a row that the generator was not fit for, before the rate is taken to be beyond it.
+const UNFIT: u32 = 10;
 
 /// Settings of a [`RateController`].
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +59,28 @@ pub struct RateConfig {
     pub start_tps: u32,
     /// The goal: never more than this.
     pub max_tps: u32,
+    /// Most transactions that can be under way; zero for no such bound.
+    pub max_in_flight: u32,
+    /// The rate is all that the run is for: it is measured longer, and the search ends within
+    /// [`budget_ns`](Self::budget_ns), whatever was found.
+    pub until_found: bool,
+    /// Time for the search in nanoseconds; zero for a minute and 60 times what an answer takes, three
+    /// minutes at most.
+    pub budget_ns: u64,
+}
+
+impl Default for RateConfig {
+    /// From 512 a second up to any rate, with no limit yet.
+    fn default() -> Self {
+        Self {
+            limits: Vec::new(),
+            start_tps: 512,
+            max_tps: u32::MAX,
+            max_in_flight: 0,
+            until_found: false,
+            budget_ns: 0,
+        }
+    }
 }
 
 /// What the search is doing.
@@ -83,7 +90,7 @@ pub enum RateState {
     /// Raising the rate; no limit was broken yet.
     #[default]
     Growing,
-    /// A limit was broken: at a lower rate until the target has recovered.
+    /// At a lower rate until what is under way has ended and the target is well.
     Recovering,
     /// Between a rate that the target bears and one that it does not.
     Narrowing,
@@ -108,18 +115,51 @@ pub struct RateDecision {
     pub saturated: bool,
 }
 
+/// What is done at the current rate.
+#[derive(Debug)]
+enum Plan {
+    Climb,
+    Narrow,
+    Measure(Measurement),
+    Hold(Hold),
+    /// No rate that was tried meets the limits: asks gently, in case that passes.
+    Wait {
+        since_ns: u64,
+    },
+}
+
+/// What comes after relief.
+#[derive(Debug)]
+struct Relief {
+    tps: f64,
+    plan: Plan,
+    /// It has to meet its limits before, since it once did at this rate.
+    must_be_well: bool,
+    /// It is not asked less than this.
+    least_tps: f64,
+    lowered_ns: u64,
+    begun_ns: u64,
+}
+
+/// See [`RateController::proven`].
+#[derive(Clone, Copy, Debug)]
+struct Proven {
+    tps: f64,
+    /// It was not only passed, but held.
+    held: bool,
+}
+
 /// Finds and holds the highest rate at which all limits are met. Feed it every window.
 ///
-/// Limits are judged by confidence intervals: a rate is over or under only when the interval of
-/// what was seen says so; until then more windows are gathered. Windows in which nothing could
-/// have happened are no data. A rate is lowered at once and raised when the last step has been
-/// judged.
+/// Limits are judged by confidence intervals over what was sent at the rate in question: a rate is judged once as many
+/// transactions have ended as were under way when it was set. What is stated ([`estimate`](Self::estimate)) comes from a
+/// regression over all that was seen near the limit. [`end`](Self::end) says how the search ended.
 ///
 /// ```
 /// use balter_controllers::{Broken, Limit, RateConfig, RateController, Window};
 ///
 /// let limits = vec![Limit::ErrorRate(0.03)];
-/// let config = RateConfig { limits, start_tps: 512, max_tps: 100_000 };
+/// let config = RateConfig { limits, max_tps: 100_000, ..RateConfig::default() };
 /// let mut controller = RateController::new(config);
 /// // A target that refuses what is beyond 10 000 a second.
 /// let mut tps = 512.0_f64;
@@ -128,7 +168,9 @@ pub struct RateDecision {
 ///     let failed = (asked - served) as u64;
 ///     let window = Window {
 ///         length_ns: 100_000_000,
-///         succeeded: served as u64,
+///         planned: asked as u64,
+///         started: asked as u64,
+///         succeeded: asked as u64 - failed,
 ///         failed,
 ///         ..Window::default()
 ///     };
@@ -141,45 +183,31 @@ pub struct RateDecision {
 pub struct RateController {
     config: RateConfig,
     tps: f64,
-    state: RateState,
-    /// Highest rate known to be borne, and lowest known not to be.
-    low: Option<Edge>,
-    high: Option<Edge>,
+    plan: Plan,
+    relief: Option<Relief>,
+    owed: Owed,
     probe: Probe,
-    /// Windows that broke a limit plainly, in a row.
-    over_in_a_row: u32,
-    settling: u32,
-    /// Windows without an answer, in a row.
-    still: u32,
-    /// What succeeded in the last window, a second: a target that is asked for too much tells what
-    /// it can do.
-    succeeded_tps: f64,
-    /// Windows in a row in which the target fell behind, and what it owed before them.
-    behind: u32,
-    owed: u64,
-    saturated: bool,
-    /// What was too much while holding, and how long ago.
-    ceiling: (f64, u32),
-    /// What to go on with after recovery.
-    next: (f64, RateState),
-    refinement: Refinement,
-    rounds: usize,
-    /// How much the last adjustment while holding was, with its sign: one in the same direction
-    /// is larger, since the target drifts.
-    adjusted: f64,
-    /// See [`DOWN`].
-    down: f64,
+    bracket: Bracket,
+    evidence: Evidence,
+    /// How steeply the use of the limit was found to grow with the rate.
+    steepness: f64,
+    /// The rate that the target bore before it became unwell.
+    proven: Option<Proven>,
+    /// Transactions that ended, and in which time, while more were due: what an overloaded target does.
+    overloaded: (u64, u64),
+    /// How often it turned out that what it bore it did not bear for long: what is refused
+    /// counts for some targets, and others have credit. The search goes up in smaller steps, and looks longer at each.
+    caution: u32,
+    /// What the lowest rate so far showed that broke a limit though the target kept up: (rate, share).
+    floor: Option<(f64, f64)>,
+    /// Steps down since a rate was borne.
+    descents: u32,
+    /// When the target was seen to pause, and for how long: the last few, in nanoseconds.
+    pauses: Vec<(u64, u64)>,
+    estimate: Option<RateEstimate>,
     bound_by: Option<usize>,
-}
-
-/// One end of the bracket.
-#[derive(Clone, Copy, Debug)]
-struct Edge {
-    tps: f64,
-    /// By how much of its share the nearest limit was used.
-    used: f64,
-    /// Judged with care. What was passed while growing may have been too much.
-    careful: bool,
+    saturated: bool,
+    end: Option<SearchEnd>,
 }
 
 impl RateController {
@@ -192,53 +220,63 @@ impl RateController {
             let share = limit.share();
             assert!(share > 0.0 && share < 1.0, "{limit:?}: between 0 and 1, both excluded");
         }
-        let limits = config.limits.len();
         let tps = f64::from(config.start_tps.min(config.max_tps).max(1));
         Self {
+            probe: Probe::new(config.limits.len(), 0, SETTLING),
             config,
             tps,
-            state: RateState::Growing,
-            low: None,
-            high: None,
-            probe: Probe::new(limits),
-            over_in_a_row: 0,
-            settling: SETTLING,
-            still: 0,
-            succeeded_tps: 0.0,
-            behind: 0,
-            owed: 0,
-            saturated: false,
-            ceiling: (f64::INFINITY, 0),
-            next: (tps, RateState::Growing),
-            refinement: Refinement::default(),
-            rounds: ROUNDS,
-            adjusted: 0.0,
-            down: DOWN,
+            plan: Plan::Climb,
+            relief: None,
+            owed: Owed::default(),
+            bracket: Bracket::default(),
+            evidence: Evidence::default(),
+            steepness: measure::USUAL_STEEPNESS,
+            proven: None,
+            overloaded: (0, 0),
+            caution: 0,
+            floor: None,
+            descents: 0,
+            pauses: Vec::new(),
+            estimate: None,
             bound_by: None,
+            saturated: false,
+            end: None,
         }
-    }
-
-    /// Measures how close the limit is in so many rounds of two seconds, instead of in three,
-    /// before it holds the rate: a narrower [`estimate`](Self::estimate), later.
-    #[must_use]
-    pub fn with_rounds(mut self, rounds: usize) -> Self {
-        self.rounds = rounds.max(2);
-        self
     }
 
     /// The current decision.
     #[must_use]
     pub fn decision(&self) -> RateDecision {
-        let tps = self.tps.round().clamp(1.0, f64::from(self.config.max_tps.max(1))) as u32;
-        let (state, bound_by, saturated) = (self.state, self.bound_by, self.saturated);
-        RateDecision { tps, state, bound_by, saturated }
+        let state = match (&self.relief, &self.plan) {
+            (Some(_), _) | (_, Plan::Wait { .. }) => RateState::Recovering,
+            (_, Plan::Climb) => RateState::Growing,
+            (_, Plan::Narrow) => RateState::Narrowing,
+            (_, Plan::Measure(_)) => RateState::Refining,
+            (_, Plan::Hold(_)) => RateState::Holding,
+        };
+        let (bound_by, saturated) = (self.bound_by, self.saturated);
+        RateDecision { tps: self.tps as u32, state, bound_by, saturated }
+    }
+
+    /// How the search ended, as far as it has: what was found holds until the target changes.
+    #[must_use]
+    pub fn end(&self) -> Option<SearchEnd> {
+        self.end
+    }
+
+    /// The rate that was found, with its confidence interval. `None` where no limit is what bounds it, where the
+    /// estimate lies at an edge of what was tried, and once the target has changed.
+    #[must_use]
+    pub fn estimate(&self) -> Option<RateEstimate> {
+        self.estimate
     }
 
     /// Takes note that a window says nothing of the target, since the generator itself was not
     /// ready: what was seen at this rate is forgotten.
-    pub fn settle_anew(&mut self) -> RateDecision {
-        if self.state != RateState::Holding {
-            self.reset();
+    pub fn pass_over(&mut self, window: &Window) -> RateDecision {
+        self.owed.push(window);
+        if !matches!(self.plan, Plan::Hold(_)) {
+            self.begin_probe();
         }
         self.decision()
     }
@@ -246,119 +284,225 @@ impl RateController {
     /// Takes in what happened in one window; `broken` has an entry for each limit.
     pub fn update(&mut self, window: &Window, broken: &[Broken]) -> RateDecision {
         debug_assert_eq!(broken.len(), self.config.limits.len());
-        if window.length_ns == 0 || window.is_idle() {
+        if window.length_ns == 0 || window.is_idle() && window.planned == 0 {
             return self.decision();
         }
-        if window.completed() == 0 {
-            self.still += 1;
-            if self.still == STILL && self.state != RateState::Recovering {
-                self.fall();
-            }
-            return self.decision();
-        }
-        self.still = 0;
-        self.succeeded_tps = window.succeeded as f64 * 1e9 / window.length_ns as f64;
-        if self.state == RateState::Recovering {
-            self.recover(window, broken);
-            return self.decision();
-        }
-        if let Some((limit, used)) = self.plainly_over(broken) {
-            self.turn_back(Some(limit), used);
-            return self.decision();
-        }
-        if self.settling > 0 {
-            self.settling -= 1;
-            return self.decision();
-        }
-        if self.falls_behind(window) {
-            self.turn_back(None, 2.0);
-            return self.decision();
-        }
-        self.probe.push(window, broken);
-        match self.state {
-            RateState::Growing => self.grow(),
-            RateState::Narrowing => self.narrow(),
-            RateState::Refining => self.refine(),
-            RateState::Holding => self.hold(),
-            RateState::Recovering => {}
+        self.owed.push(window);
+        self.owed.set_out(self.tps);
+        self.step(window, broken);
+        if self.config.until_found && self.end.is_none() && self.owed.now_ns() > self.budget_ns() {
+            self.run_out();
         }
         self.decision()
     }
 
-    /// What breaks a limit by far is not waited for: ten times its share in one window, or four
-    /// times in each of two, those of settling included.
-    fn plainly_over(&mut self, broken: &[Broken]) -> Option<(usize, f64)> {
-        let limits = &self.config.limits;
-        let Some(over) = plainly_over(broken, limits, 4.0) else {
-            self.over_in_a_row = 0;
-            return None;
-        };
-        self.over_in_a_row += 1;
-        let windows = match self.state {
-            RateState::Holding if self.succeeded_tps >= COLLAPSED * self.tps => EXCURSION,
-            RateState::Holding => 2,
-            _ if plainly_over(broken, limits, 10.0).is_some() => 1,
-            _ => 2,
-        };
-        (self.over_in_a_row >= windows).then_some(over)
-    }
-
-    fn falls_behind(&mut self, window: &Window) -> bool {
-        let owes = u64::from(window.in_flight).saturating_add(window.backlog);
-        let more = owes > std::mem::replace(&mut self.owed, owes) || window.missed > 0;
-        let done = window.completed() as f64;
-        let behind = more && done < COLLAPSED * window.planned as f64;
-        self.behind = if behind { self.behind + 1 } else { 0 };
-        self.behind >= BEHIND
-    }
-
-    fn judge(&self, confidence: Confidence) -> Finding {
-        match self.probe.judge(&self.config.limits, confidence) {
-            // Whether it keeps behind has to be seen first.
-            Finding::Under if self.behind > 0 => Finding::Open,
-            finding => finding,
+    fn budget_ns(&self) -> u64 {
+        const MINUTE_NS: u64 = 60_000_000_000;
+        match self.config.budget_ns {
+            0 => {
+                (MINUTE_NS + 60 * self.owed.service_ns() as u64).min(3 * MINUTE_NS - MINUTE_NS / 6)
+            }
+            budget => budget,
         }
     }
 
-    fn used(&self) -> f64 {
-        self.probe.nearest(&self.config.limits).map_or(0.0, |(_, used)| used)
+    fn step(&mut self, window: &Window, broken: &[Broken]) {
+        if self.owed.is_silent() {
+            return self.fall_silent();
+        }
+        if self.relief.is_some() {
+            return self.relieve(window, broken);
+        }
+        if self.pauses_now(window) {
+            // The same rate and the same plan, once what has piled up is done.
+            let plan = std::mem::replace(&mut self.plan, Plan::Climb);
+            self.note_pause(self.owed.now_ns(), window.length_ns);
+            return self.begin_relief(self.tps, plan, self.tps, false);
+        }
+        if let Some(cause) = self.is_unfit(window) {
+            self.probe.unfit += 1;
+            // A window that a part was late for says nothing at all.
+            if self.probe.unfit >= UNFIT && window.absent == 0 {
+                self.turn_back(cause, 1.01);
+            }
+            return;
+        }
+        self.probe.unfit = 0;
+        let judged = self.probe.push(window, broken, self.owed.usual_ns());
+        let alarm = self.alarm(window, broken);
+        if judged {
+            let block_ns = self.block_ns();
+            let (now_ns, tps) = (self.owed.now_ns(), self.tps);
+            self.evidence.push(now_ns, window.length_ns, tps, broken, block_ns);
+        }
+        if let Some(limit) = alarm {
+            return self.alarmed(limit);
+        }
+        if !judged {
+            return;
+        }
+        match &self.plan {
+            Plan::Climb => self.climb(),
+            Plan::Narrow => self.narrow(),
+            Plan::Measure(_) => self.measure(),
+            Plan::Hold(_) => self.hold(window, broken),
+            Plan::Wait { since_ns } => {
+                let since_ns = *since_ns;
+                self.wait(since_ns);
+            }
+        }
     }
 
-    fn grow(&mut self) {
-        match self.judge(QUICK) {
+    /// Next to nothing ended in the window, of a target that answers well within one.
+    fn pauses_now(&self, window: &Window) -> bool {
+        let soon = self.owed.usual_ns().is_some_and(|usual| 2.0 * usual < window.length_ns as f64);
+        soon && self.probe.is_under_way()
+            && window.planned >= 10
+            && window.completed() < window.planned / 10
+    }
+
+    /// Whether the window says little of the target, and why.
+    fn is_unfit(&self, window: &Window) -> Option<Cause> {
+        let waits = window.backlog > window.planned / 50;
+        if window.stalled > window.planned / 100 || waits && window.busy >= BUSY {
+            return Some(Cause::Generator { busy: window.busy });
+        }
+        let max = self.config.max_in_flight;
+        let full = max > 0 && window.in_flight >= max && waits;
+        // An overloaded target takes all instances, too, but then its answers are late.
+        let are_wanting = full && self.owed.service_ns() < 2.0 * self.owed.base_ns();
+        (are_wanting || window.absent > 0).then_some(Cause::Instances)
+    }
+
+    /// Windows are put together until they outlast what makes them resemble each other.
+    fn block_ns(&self) -> u64 {
+        300_000_000_u64.max((2.0 * self.owed.service_ns()) as u64)
+    }
+
+    /// What breaks a limit by far is not waited for: with what is overdue for a limit on latency, whose
+    /// answers have not even come.
+    fn alarm(&mut self, window: &Window, broken: &[Broken]) -> Option<usize> {
+        let limits = &self.config.limits;
+        let seen: Vec<Broken> = broken
+            .iter()
+            .zip(limits)
+            .map(|(broken, limit)| match *limit {
+                Limit::Latency { bound_ns, .. } => {
+                    let overdue = self.owed.overdue(bound_ns + window.length_ns);
+                    Broken { over: broken.over + overdue, of: broken.of + overdue }
+                }
+                _ => *broken,
+            })
+            .collect();
+        let plain = plainly_over(&seen, limits, 4.0);
+        let far = plainly_over(&seen, limits, 10.0).is_some();
+        let fails = window.completed() > 0 && window.failed > window.succeeded;
+        self.probe.plain = if plain.is_some() { self.probe.plain + 1 } else { 0 };
+        self.probe.collapsed = if fails && plain.is_some() { self.probe.collapsed + 1 } else { 0 };
+        let is_close = matches!(self.plan, Plan::Hold(_) | Plan::Measure(_));
+        let sure = match is_close {
+            true => self.probe.plain >= EXCURSION || self.probe.collapsed >= 2,
+            false => self.probe.plain >= 2 || far,
+        };
+        plain.filter(|_| sure)
+    }
+
+    /// A limit is plainly broken.
+    fn alarmed(&mut self, limit: usize) {
+        let used = self.probe.used_now(limit, &self.config.limits).max(4.0);
+        match self.plan {
+            Plan::Hold(_) | Plan::Measure(_) => self.overrun(limit),
+            Plan::Wait { since_ns } => self.wait_on(since_ns),
+            _ => self.turn_back(Cause::Limit(limit), used),
+        }
+    }
+
+    fn climb(&mut self) {
+        // On the way back it is enough that nothing is amiss.
+        let returns = self.proven.is_some_and(|proven| self.tps < 0.999 * proven.tps);
+        if returns && self.caution <= 1 && self.probe.seen() > 0 && self.used() < 1.0 {
+            return self.step_up();
+        }
+        let confidence = if self.floor.is_some() { CAREFUL } else { QUICK };
+        let finding = self.judge(confidence);
+        if finding == Finding::Under && self.probe.windows < 1 + CAUTIOUS * self.caution {
+            return;
+        }
+        match finding {
             Finding::Over(limit) if self.probe.windows >= SHORTEST_PROBE => {
-                self.turn_back(Some(limit), self.used());
+                self.turn_back(Cause::Limit(limit), self.used());
             }
+            Finding::Behind => self.turn_back(self.saturation(), 1.5),
             Finding::Under => self.step_up(),
-            Finding::Open if self.probe.windows >= LONGEST_PROBE && self.probe.seen() >= FEWEST => {
-                let builds_up = self.behind > 0 || self.probe.is_rising(&self.config.limits);
-                let patience = if self.high.is_some() { 1 } else { UNBOUNDED_PROBE };
-                if self.used() < 1.0 && !builds_up {
-                    // Errors close below their limit, whatever the load, are not to be told from
-                    // it at a low rate. The next step will show whether they come of the load.
+            Finding::Open if self.probe_is_long() => {
+                if self.used() < 1.0 {
+                    // Whether that comes of the load, the next step will show.
                     self.step_up();
-                } else if self.probe.windows >= patience * LONGEST_PROBE || builds_up {
-                    self.begin_to_refine(self.tps);
+                } else if let (None, Some((limit, used))) =
+                    (self.bracket.low, self.probe.nearest(&self.config.limits))
+                {
+                    self.turn_back(Cause::Limit(limit), used);
+                } else {
+                    self.begin_to_measure(self.tps);
                 }
             }
             Finding::Over(_) | Finding::Open => {}
         }
     }
 
+    pub(super) fn bears(&mut self, used: f64) {
+        self.bracket.bears(Edge { tps: self.tps, used, cause: Cause::Nothing, told: None });
+        let is_first = self.overloaded.1 == 0 && self.bracket.high.is_none();
+        self.owed.bears(self.probe.completed, self.probe.service_sum_ns, is_first);
+    }
+
+    fn judge(&self, confidence: Confidence) -> Finding {
+        match self.probe.judge(&self.config.limits, confidence) {
+            Finding::Under | Finding::Open if self.owed.growth().is_some() => Finding::Behind,
+            finding => finding,
+        }
+    }
+
+    /// More becomes due than ends: in time a limit on latency would be broken.
+    pub(super) fn saturation(&self) -> Cause {
+        let is_latency = |limit: &Limit| matches!(limit, Limit::Latency { .. });
+        self.config.limits.iter().position(is_latency).map_or(Cause::Saturation, Cause::Limit)
+    }
+
+    fn probe_is_long(&self) -> bool {
+        let fewest = 200;
+        self.probe.windows >= LONGEST_PROBE && self.probe.seen() >= fewest
+    }
+
+    fn used(&self) -> f64 {
+        self.probe.nearest(&self.config.limits).map_or(0.0, |(_, used)| used)
+    }
+
     /// The current rate is borne, as far as can be told.
     fn step_up(&mut self) {
         let used = self.used();
-        self.low = Some(Edge { tps: self.tps, used, careful: false });
+        self.bears(used);
+        self.floor = None;
+        self.descents = 0;
         if self.tps >= f64::from(self.config.max_tps) {
-            self.bound_by = None;
-            self.settle_at(self.tps);
-            return;
+            return self.settle_at_goal();
         }
-        let factor = if used < 0.5 { FAR } else { NEAR };
-        let next = self.tps * factor;
-        match self.high {
+        let far = FAR.powf(1.0 / f64::from(1 + self.caution));
+        let mut next = self.tps * if used < 0.5 { far } else { NEAR.min(far) };
+        if let Some(Proven { tps: proven, held }) = self.proven {
+            // Back to where it was.
+            if self.tps >= 0.999 * proven {
+                self.proven = None;
+                if held {
+                    return self.settle_at(self.tps);
+                }
+            } else {
+                next = (self.tps * RETURN).min(proven);
+            }
+        }
+        match self.bracket.high {
             Some(high) if next >= high.tps => self.halve(),
-            _ => self.go_to(next, RateState::Growing),
+            _ => self.go_to(next, Plan::Climb),
         }
     }
 
@@ -368,147 +512,349 @@ impl RateController {
             return;
         }
         match finding {
-            Finding::Over(limit) => self.turn_back(Some(limit), self.used()),
+            Finding::Over(limit) => self.turn_back(Cause::Limit(limit), self.used()),
+            Finding::Behind => self.turn_back(self.saturation(), 1.5),
             Finding::Under => {
-                self.low = Some(Edge { tps: self.tps, used: self.used(), careful: true });
-                self.down = DOWN;
+                self.bears(self.used());
                 self.halve();
             }
-            Finding::Open if self.probe.windows >= LONGEST_PROBE && self.probe.seen() >= FEWEST => {
-                self.begin_to_refine(self.tps);
-            }
+            Finding::Open if self.probe_is_long() => self.begin_to_measure(self.tps),
             Finding::Open => {}
         }
     }
 
     /// The current rate is too much.
-    fn turn_back(&mut self, limit: Option<usize>, used: f64) {
-        self.bound_by = limit;
-        self.saturated = limit.is_none();
-        match self.state {
-            RateState::Holding => return self.overrun(),
-            RateState::Refining => {
-                self.refined(20.0);
-                let more = self.refinement.estimates.len() < self.rounds;
-                let after = if more { RateState::Refining } else { RateState::Holding };
-                return self.recover_to(self.refinement.mean(), after);
-            }
-            _ => {}
+    fn turn_back(&mut self, cause: Cause, used: f64) {
+        let queues = self.probe.growth().or(self.owed.growth()).is_some();
+        let told = self.probe.succeeded_tps();
+        let keeps_up = self.probe.completed as f64 >= 0.9 * self.probe.planned as f64;
+        let share = self.probe.nearest(&self.config.limits).and_then(|(limit, _)| {
+            let share = self.probe.sum(limit).share()?;
+            Some(share)
+        });
+        let (tps, used) = (self.tps, used.max(1.01));
+        let edge = Edge { tps, used, cause, told: self.told(cause, told) };
+        self.bracket.breaks(edge);
+        // The lower edge was passed too soon, if this is what it does.
+        let does_less = |low: &Edge| edge.told.is_some_and(|told| told < 0.95 * low.tps);
+        if self.probe.windows >= SHORTEST_PROBE {
+            self.bracket.low = self.bracket.low.filter(|low| !does_less(low));
         }
-        let high = Edge { tps: self.tps, used: used.max(1.01), careful: true };
-        self.high = Some(high);
-        // A lower edge at or above the new upper one was an accident.
-        let low_was_wrong = self.low.is_some_and(|low| low.tps >= self.tps);
-        if low_was_wrong {
-            self.low = None;
+        if queues {
+            self.meter(self.probe.completed, self.probe.length_ns);
         }
-        match self.low {
-            // Before the search trusts it with the rest.
-            Some(low) if !low.careful && high.tps / low.tps <= UNSURE => {
-                self.recover_to(low.tps, RateState::Narrowing);
+        // A little more than it bore, and most fail: it did not bear that for long.
+        if self.probe.collapsed > 0 && self.bracket.low.is_some_and(|low| tps < 1.3 * low.tps) {
+            self.bracket.low = None;
+            self.caution += 1;
+        }
+        self.estimate = None;
+        self.proven = self.proven.filter(|proven| proven.held);
+        match self.bracket.low {
+            Some(low) => {
+                let (tps, plan) = self.between(low);
+                self.recover_to(tps, plan);
             }
-            Some(low) if high.tps / low.tps <= NARROW => {
-                let tps = (low.tps * high.tps).sqrt();
-                self.begin_to_refine(tps);
-                self.recover_to(self.tps, self.state);
-            }
-            Some(low) => self.recover_to(self.guess(low, high), RateState::Narrowing),
-            None if self.state == RateState::Narrowing => {
-                let next = self.tps / self.down;
-                self.down *= self.down;
-                self.recover_to(next, RateState::Narrowing);
-            }
-            None => self.recover_to(self.tps / 2.0, RateState::Growing),
+            None => self.descend(edge.told, keeps_up, share),
         }
     }
 
-    /// The target has changed: what was known of it no longer holds.
-    fn fall(&mut self) {
-        let from = self.tps;
-        self.low = None;
-        self.high = Some(Edge { tps: from, used: 2.0, careful: false });
-        self.ceiling = (f64::INFINITY, 0);
-        // A little less than what it still does, where that is known.
-        let told = self.succeeded_tps * RECOVERY;
-        let next = if told > 0.0 && told < from / 2.0 { told } else { from / 2.0 };
-        self.recover_to(next, RateState::Growing);
+    /// Not even the lowest rate so far is borne.
+    fn descend(&mut self, told: Option<f64>, keeps_up: bool, share: Option<f64>) {
+        let alone = self.tps * self.owed.service_ns() / 1e9 < ALONE;
+        let is_limit = matches!(self.bracket.high, Some(Edge { cause: Cause::Limit(_), .. }));
+        if is_limit
+            && keeps_up
+            && let Some(share) = share
+        {
+            // Much less load does not help: it is not the load.
+            let no_better = self.floor.is_some_and(|(tps, before)| {
+                self.tps <= tps / (DOWN / 2.0) && share > before / 2.0
+            });
+            if no_better || alone || self.tps <= 1.0 {
+                return self.give_up(share);
+            }
+            if self.floor.is_none_or(|(tps, _)| self.tps < tps) {
+                self.floor = Some((self.tps, share));
+            }
+        } else if self.tps <= 1.0 {
+            return self.give_up(share.unwrap_or(1.0));
+        }
+        // Once by little: much less says more of whether it is the load, but is far from where it can be.
+        let next = match (self.descents, told) {
+            (0, Some(told)) => 0.9 * told,
+            (_, Some(told)) if !keeps_up => 0.8 * told,
+            (0, None) => self.tps / FAR,
+            _ => self.tps / DOWN,
+        };
+        let next = next.max(self.tps / DOWN);
+        self.descents += 1;
+        self.recover_to(next, Plan::Climb);
+    }
+
+    /// No rate that can be measured meets the limits, as it seems.
+    fn give_up(&mut self, share: f64) {
+        if let Some(Edge { cause: Cause::Limit(limit), .. }) = self.bracket.high {
+            self.bound_by = Some(limit);
+        }
+        let was_well = self.proven.is_some();
+        self.end = (!was_well).then_some(SearchEnd::Unreachable { tps: self.tps, share });
+        let since_ns = self.owed.now_ns();
+        self.go_to(self.tps.max(1.0), Plan::Wait { since_ns });
+    }
+
+    /// It asks gently. When the target is well, the search goes on.
+    fn wait(&mut self, since_ns: u64) {
+        match self.probe.judge(&self.config.limits, QUICK) {
+            Finding::Under => {
+                self.end = None;
+                self.bracket = Bracket::default();
+                self.floor = None;
+                self.step_up();
+            }
+            Finding::Over(_) | Finding::Behind => self.wait_on(since_ns),
+            Finding::Open => {}
+        }
+    }
+
+    /// It is still not well.
+    fn wait_on(&mut self, since_ns: u64) {
+        let patience_ns = 10_000_000_000 + 10 * self.owed.service_ns() as u64;
+        if self.owed.now_ns() - since_ns > patience_ns {
+            let nearest = self.probe.nearest(&self.config.limits);
+            let share = nearest.and_then(|(limit, _)| self.probe.sum(limit).share()).unwrap_or(1.0);
+            self.end = Some(SearchEnd::Unreachable { tps: self.tps, share });
+        }
+        self.begin_probe();
     }
 
     /// Next rate of the search between the two edges.
     fn halve(&mut self) {
-        let (Some(low), Some(high)) = (self.low, self.high) else { return };
-        if high.tps / low.tps <= NARROW {
-            self.begin_to_refine((low.tps * high.tps).sqrt());
-        } else {
-            self.go_to(self.guess(low, high), RateState::Narrowing);
+        let Some(low) = self.bracket.low else { return };
+        let (tps, plan) = self.between(low);
+        self.go_to(tps, plan);
+    }
+
+    /// What comes next between the edges.
+    fn between(&mut self, low: Edge) -> (f64, Plan) {
+        let Some(high) = self.bracket.high else { return (low.tps * FAR, Plan::Climb) };
+        if self.bracket.is_narrow() {
+            return self.measured_between(low, high);
         }
+        let guess = self.bracket.guess(low, high);
+        (guess, Plan::Narrow)
     }
 
-    /// Where the limit should be used in full, if its use grew by the same factor for each factor
-    /// of the rate; kept away from the edges, so that the bracket always shrinks.
-    fn guess(&self, low: Edge, high: Edge) -> f64 {
-        let width = (high.tps / low.tps).ln();
-        let (low_use, high_use) =
-            (low.used.clamp(0.02, 0.99).ln(), high.used.clamp(1.01, 50.0).ln());
-        let at = (-low_use / (high_use - low_use)).clamp(0.25, 0.75);
-        let guess = low.tps * (width * at).exp();
-        let told = self.succeeded_tps;
-        // At the upper edge, just now.
-        if self.tps >= high.tps && told < guess && told > low.tps * NARROW { told } else { guess }
+    /// Takes note of what a target does while more is due.
+    fn meter(&mut self, completed: u64, length_ns: u64) {
+        self.overloaded.0 += completed;
+        self.overloaded.1 += length_ns;
     }
 
-    fn recover_to(&mut self, tps: f64, state: RateState) {
-        let tps = tps.max(1.0);
-        self.next = (tps, state);
-        let borne = self.low.map_or(tps, |low| low.tps.min(tps));
-        // A target that stands still answers nothing, which is no rate to go on with.
-        let told = if self.succeeded_tps > 0.0 { self.succeeded_tps } else { borne };
-        let borne = borne.min(told.max(borne / 10.0));
-        self.tps = (borne * RECOVERY).max(1.0);
-        self.state = RateState::Recovering;
-        self.reset();
+    /// What it does then, transactions a second, and how sure that is, as a share; `None` if it was not
+    /// seen for long.
+    fn does(&self) -> Option<(f64, f64)> {
+        let (completed, length_ns) = self.overloaded;
+        let tps = completed as f64 * 1e9 / length_ns.max(1) as f64;
+        (completed >= 200).then(|| (tps, 1.0 / (completed as f64).sqrt()))
     }
 
-    fn recover(&mut self, window: &Window, broken: &[Broken]) {
-        self.probe.windows += 1;
-        if self.probe.windows <= SETTLING {
+    /// The rate at which a limit should just be met, if a target that is asked for more does so many
+    /// a second.
+    fn told(&self, cause: Cause, succeeded_tps: f64) -> Option<f64> {
+        let told = match cause {
+            // So many more may fail.
+            Cause::Limit(limit) => match self.config.limits[limit] {
+                Limit::ErrorRate(share) => succeeded_tps / (1.0 - share),
+                Limit::Latency { .. } => succeeded_tps * 0.99,
+            },
+            _ => succeeded_tps,
+        };
+        (told > 0.0 && told < 0.97 * self.tps).then_some(told)
+    }
+
+    /// Nothing is answered, though it should be: the target is relieved, and asked again gently.
+    fn fall_silent(&mut self) {
+        let now_ns = self.owed.now_ns();
+        let patience_ns = self.owed.patience_ns();
+        if let Some(relief) = &mut self.relief {
+            if now_ns - relief.lowered_ns >= patience_ns {
+                relief.lowered_ns = now_ns;
+                let least = relief.least_tps.min(self.tps);
+                self.set_tps((self.tps / 2.0).max(least));
+            }
             return;
         }
-        let over = broken
-            .iter()
-            .zip(&self.config.limits)
-            .any(|(seen, limit)| seen.share().is_some_and(|share| share > limit.share()));
-        let (tps, state) = self.next;
-        if self.probe.windows.is_multiple_of(5) {
+        let tps = self.tps;
+        let plan = std::mem::replace(&mut self.plan, Plan::Climb);
+        self.estimate = None;
+        let (next, plan) = match plan {
+            // It stood still at a rate that it is known to bear.
+            Plan::Hold(_) => {
+                self.proven = Some(Proven { tps, held: true });
+                self.bracket = Bracket::default();
+                self.evidence.forget();
+                (tps * RELIEF, Plan::Climb)
+            }
+            Plan::Measure(measurement) => (tps, Plan::Measure(measurement)),
+            plan => (tps, plan),
+        };
+        self.begin_relief(next, plan, (tps * GENTLE).max(1.0), true);
+    }
+
+    fn note_pause(&mut self, at_ns: u64, length_ns: u64) {
+        self.pauses.push((at_ns, length_ns));
+        if self.pauses.len() > 16 {
+            self.pauses.remove(0);
+        }
+    }
+
+    /// Relieves the target until its queue is drained, then goes on at a rate.
+    fn recover_to(&mut self, tps: f64, plan: Plan) {
+        let tps = tps.max(1.0);
+        let told = self.probe.succeeded_tps();
+        let must_be_well = self.bracket.low.is_some();
+        let borne = self.bracket.low.map_or(tps, |low| low.tps.min(tps));
+        // A target that does next to nothing is not asked for what it bore.
+        let borne = if told > 0.0 { borne.min(told.max(borne / 10.0)) } else { borne };
+        self.begin_relief(tps, plan, borne * RELIEF, must_be_well);
+    }
+
+    fn begin_relief(&mut self, tps: f64, plan: Plan, relief_tps: f64, must_be_well: bool) {
+        let now_ns = self.owed.now_ns();
+        self.relief = Some(Relief {
+            tps: tps.max(1.0),
+            plan,
+            must_be_well,
+            least_tps: self.tps * GENTLE / 2.0,
+            lowered_ns: now_ns,
+            begun_ns: now_ns,
+        });
+        self.set_tps(relief_tps);
+        self.begin_probe();
+    }
+
+    fn relieve(&mut self, window: &Window, broken: &[Broken]) {
+        let limits = self.config.limits.len();
+        debug_assert_eq!(broken.len(), limits);
+        self.probe.push(window, broken, self.owed.usual_ns());
+        let is_first = self
+            .relief
+            .as_ref()
+            .is_some_and(|relief| self.owed.now_ns() <= relief.begun_ns + window.length_ns);
+        let is_full = self.does().is_some_and(|(tps, _)| {
+            self.owed.under_way as f64 > 1.5 * tps * self.owed.base_ns() / 1e9 + 10.0
+        });
+        let drains = window.completed() > window.planned + window.planned / 10;
+        if is_full && drains && !is_first {
+            self.meter(window.completed(), window.length_ns);
+        }
+        let Some(relief) = &mut self.relief else { return };
+        let now_ns = self.owed.now_ns();
+        if self.tps == relief.tps && window.completed() < window.planned / 10 {
+            // It still pauses.
+            if let Some(last) = self.pauses.last_mut() {
+                last.1 += window.length_ns;
+            }
+        }
+        if self.tps == relief.tps && !is_first {
+            // What comes late of a pause is late all the same.
+            let (now_ns, tps) = (self.owed.now_ns(), self.tps);
+            self.evidence.push(now_ns, window.length_ns, tps, broken, u64::MAX);
+        }
+        let drained = self.owed.is_drained(self.tps) || self.probe.turned_over(3);
+        let over = plainly_over(broken, &self.config.limits, 1.0).is_some();
+        let well = !relief.must_be_well || window.completed() > 0 && !over;
+        // The change of the rate falls into the first window.
+        if drained && well && now_ns > relief.begun_ns + window.length_ns {
+            let Some(Relief { tps, plan, .. }) = self.relief.take() else { return };
+            return self.go_to(tps, plan);
+        }
+        let patience_ns = 500_000_000 + (4.0 * self.owed.base_ns()) as u64;
+        if drained && !well && now_ns - relief.lowered_ns > patience_ns {
             // Not even this lets it recover.
-            self.tps = (self.tps * RECOVERY).max(1.0);
+            relief.lowered_ns = now_ns;
+            if now_ns - relief.begun_ns > 4 * patience_ns {
+                return self.recovery_failed();
+            }
+            self.set_tps(self.tps * RELIEF);
         }
-        if !over && window.backlog <= window.planned / 10 {
-            self.go_to(tps, state);
-        } else if self.probe.windows > LONGEST_RECOVERY {
-            // Not even that is borne.
-            self.low = None;
-            self.high = Some(Edge { tps, used: 2.0, careful: false });
-            self.recover_to(tps / 2.0, RateState::Growing);
+    }
+
+    /// What it once bore is now too much.
+    fn recovery_failed(&mut self) {
+        let Some(Relief { tps, .. }) = self.relief.take() else { return };
+        let was = self.bracket.low.map_or(tps, |low| low.tps);
+        self.caution += 1;
+        self.proven = match self.proven {
+            Some(proven) if proven.held => Some(proven),
+            _ if self.caution == 1 => Some(Proven { tps: was, held: false }),
+            _ => None,
+        };
+        self.bracket = Bracket::default();
+        self.overloaded = (0, 0);
+        self.evidence.forget();
+        self.estimate = None;
+        let since_ns = self.owed.now_ns();
+        let gentle = (was * GENTLE).min(self.tps).max(1.0);
+        self.go_to(gentle, Plan::Wait { since_ns });
+    }
+
+    /// Time is up before anything else has ended the search.
+    fn run_out(&mut self) {
+        let (low, high) = (self.bracket.low, self.bracket.high);
+        self.end = Some(match (self.unstable(), low, high) {
+            (Some(unstable), ..) => unstable,
+            (None, None, _) => SearchEnd::Unreachable { tps: self.tps, share: 1.0 },
+            (None, Some(low), high) => {
+                SearchEnd::OutOfTime { low: low.tps, high: high.map(|high| high.tps) }
+            }
+        });
+    }
+
+    /// Share of the time in which the target paused.
+    fn paused(&self) -> f64 {
+        let Some(&(first_ns, _)) = self.pauses.first() else { return 0.0 };
+        let length_ns: u64 = self.pauses.iter().map(|pause| pause.1).sum();
+        // The first is none that was waited for.
+        let since_ns = if self.pauses.len() < 16 { 0 } else { first_ns };
+        length_ns as f64 / (self.owed.now_ns() - since_ns).max(1) as f64
+    }
+
+    /// The target pauses again and again, so that no rate is of any duration.
+    fn unstable(&self) -> Option<SearchEnd> {
+        let count = self.pauses.len();
+        if count < 2 {
+            return None;
         }
+        let (first, last) = (self.pauses[0].0, self.pauses[count - 1].0);
+        let length_ns = self.pauses.iter().map(|pause| pause.1).sum::<u64>() / count as u64;
+        Some(SearchEnd::Unstable { period_ns: (last - first) / (count as u64 - 1), length_ns })
+    }
+
+    fn settle_at_goal(&mut self) {
+        (self.bound_by, self.saturated) = (None, false);
+        self.end = Some(SearchEnd::GoalReached);
+        self.settle_at(self.tps);
     }
 
     fn settle_at(&mut self, tps: f64) {
-        self.adjusted = 0.0;
-        self.go_to(tps, RateState::Holding);
+        self.go_to(tps, Plan::Hold(Hold::default()));
     }
 
-    fn go_to(&mut self, tps: f64, state: RateState) {
-        self.tps = tps.clamp(1.0, f64::from(self.config.max_tps.max(1)));
-        self.state = state;
-        self.reset();
+    fn go_to(&mut self, tps: f64, plan: Plan) {
+        self.set_tps(tps);
+        self.plan = plan;
+        self.begin_probe();
     }
 
-    fn reset(&mut self) {
-        let limits = self.config.limits.len();
-        self.probe = Probe::new(limits);
-        self.over_in_a_row = 0;
-        self.behind = 0;
-        self.settling = if self.state == RateState::Refining { UNJUDGED } else { SETTLING };
+    /// Whole transactions a second, so that what is asked for is what is meant.
+    fn set_tps(&mut self, tps: f64) {
+        self.tps = tps.round().clamp(1.0, f64::from(self.config.max_tps.max(1)));
+    }
+
+    fn begin_probe(&mut self) {
+        self.evidence.close();
+        self.probe = Probe::new(self.config.limits.len(), self.owed.under_way, SETTLING);
     }
 }

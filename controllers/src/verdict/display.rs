@@ -8,6 +8,21 @@ use crate::{Limit, Saturation};
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Verdict::Failing { failures, completed, failing_ns, ref class } => {
+                let class = class.as_deref().unwrap_or("failures of any kind");
+                write!(
+                    f,
+                    "the target fails: {failures} of {completed} transactions did, all of the last \
+                     {}; most of them: {class}; see `failures`, and what it answers to one request",
+                    Millis(failing_ns)
+                )
+            }
+            Verdict::Silent { started } => write!(
+                f,
+                "the target is silent: none of {started} transactions ended; see whether it answers \
+                 one request, and in which time"
+            ),
+            Verdict::NotFound { end } => write!(f, "no rate was found: {end}"),
             Verdict::NothingAsked => write!(f, "nothing was asked of the run, so nothing was done"),
             Verdict::NothingStarted { returned, outside, outside_failed } => {
                 write!(f, "no transaction started: ")?;

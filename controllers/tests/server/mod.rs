@@ -123,7 +123,7 @@ impl Server {
         let health = self.health * (1.0 + self.noise * self.random.normal()).max(0.1);
         let mut failed = 0;
         let mut over = vec![0; limits.len()];
-        let mut answered = 0;
+        let (mut answered, mut service_sum_ns) = (0, 0);
         let bounds: Vec<_> = limits
             .iter()
             .map(|limit| match limit {
@@ -158,6 +158,7 @@ impl Server {
                         break;
                     }
                     self.under_way.pop();
+                    service_sum_ns += response;
                     answered += 1;
                     for (over, bound) in over.iter_mut().zip(&bounds) {
                         *over += u64::from(response as f64 > *bound);
@@ -178,6 +179,7 @@ impl Server {
             succeeded: answered - failed,
             failed,
             in_flight: self.under_way.len() as u32,
+            service_sum_ns,
             ..Window::default()
         };
         (window, broken.collect())
