@@ -418,27 +418,30 @@ impl ShardRun {
             instance.kill();
             return Poll::Pending;
         }
-        if !self.spec.open {
-            *grant = Grant { intended: now, start: now, late: 0 };
-            return self.started(instance, now);
-        }
-        let mut permits = self.permits.borrow_mut();
-        let is_next =
-            is_nested || permits.waiting() == 0 && self.busy.get() < self.share.get().concurrency;
-        if is_next && let Some(permit) = permits.pacer.take_due(now) {
-            let (intended, released) = (permit.intended_ns, permit.released_ns);
+        if let Some(permit) = self.take_due(now, is_nested) {
+            let Permit { intended_ns: intended, released_ns: released } = permit;
             // A shard without time of its own is what it has waited for.
             let until = if self.overloaded.get() { now } else { released };
-            let late = until.saturating_sub(intended);
-            drop(permits);
-            *grant = Grant { intended, start: now, late };
+            *grant = Grant { intended, start: now, late: until.saturating_sub(intended) };
             return self.started(instance, now);
         }
-        drop(permits);
         let ticket = ticket.get_or_insert_with(|| Permits::ticket(&self.permits, instance));
         let displaced = self.permits.borrow_mut().wait(ticket, is_nested, cx);
         drop(displaced);
         Poll::Pending
+    }
+
+    /// The permit for who asks now, if there is one and nobody comes first. In a closed loop a
+    /// transaction is due when it starts.
+    #[inline]
+    fn take_due(&self, now: u64, is_nested: bool) -> Option<Permit> {
+        if !self.spec.open {
+            return Some(Permit { intended_ns: now, released_ns: now });
+        }
+        let mut permits = self.permits.borrow_mut();
+        let is_next =
+            is_nested || permits.waiting() == 0 && self.busy.get() < self.share.get().concurrency;
+        if is_next { permits.pacer.take_due(now) } else { None }
     }
 
     /// A permit that was handed to a waiting instance at that time is taken, now.
