@@ -340,12 +340,15 @@ impl Pacer {
             };
             while self.next_ns <= self.horizon_ns && self.next_ns != NEVER_NS {
                 let permit = Permit { intended_ns: self.next_ns, released_ns: self.seen_ns };
+                // Before it grows, so that the queue never outgrows its bound.
+                if self.due.len() >= self.max_backlog {
+                    self.due.pop_front();
+                    self.counts.missed += 1;
+                }
                 self.due.push_back(permit);
                 self.counts.planned += 1;
                 self.schedule.step();
                 self.next_ns = self.next_before_end();
-                // Inside the loop, so that the queue never outgrows its bound.
-                self.drop_excess();
             }
         }
         self.drop_over_age();
@@ -392,11 +395,17 @@ impl Pacer {
 
     #[inline]
     fn next_before_end(&mut self) -> u64 {
-        let mut next_ns = self.schedule.due_ns();
-        if next_ns >= self.switch_ns && self.switch_ns != NEVER_NS {
+        let next_ns = self.schedule.due_ns();
+        if next_ns < self.switch_ns.min(self.end_ns) { next_ns } else { self.next_at_bound() }
+    }
+
+    /// The schedule has come to other ticks, or to the end.
+    #[cold]
+    fn next_at_bound(&mut self) -> u64 {
+        if self.schedule.due_ns() >= self.switch_ns && self.switch_ns != NEVER_NS {
             self.switch();
-            next_ns = self.schedule.due_ns();
         }
+        let next_ns = self.schedule.due_ns();
         if next_ns < self.end_ns { next_ns } else { NEVER_NS }
     }
 

@@ -103,6 +103,7 @@ impl Instance {
     }
 
     /// `true` if that is new.
+    #[inline]
     pub(crate) fn set_starting(&self, starting: bool) -> bool {
         self.starting.replace(starting) != starting
     }
@@ -131,14 +132,18 @@ impl Instance {
         self.taken_ns.take()
     }
 
+    #[inline]
     pub(crate) fn take_ticket(&self) -> Option<Ticket> {
         self.ticket.take()
     }
 
-    /// Leaves the place to the next transaction, unless another has done so.
-    fn keep_ticket(&self, ticket: Ticket) {
+    /// Leaves a transaction's place to the next, unless another has done so. `true` if the
+    /// transaction has been counted already.
+    fn leave(&self, ticket: Ticket) -> bool {
+        let is_counted = self.run.rest(&ticket);
         let kept = self.ticket.take().unwrap_or(ticket);
         self.ticket.set(Some(kept));
+        is_counted
     }
 
     /// It is a task that a transaction has started.
@@ -237,34 +242,41 @@ impl Attempt {
     #[inline]
     fn end(&mut self, outcome: Outcome) {
         if let Stage::Started = std::mem::replace(&mut self.stage, Stage::Ended)
-            && !self.keep_ticket()
+            && !self.leave_ticket()
         {
             self.instance.run.ended(&self.instance, self.meta, &self.grant, outcome);
         }
     }
 
-    /// Leaves its place to the instance's next transaction. `true` if it has been counted already.
-    fn keep_ticket(&mut self) -> bool {
-        let Some(ticket) = self.ticket.take() else { return false };
-        let is_counted = self.instance.run.rest(&ticket);
-        self.instance.keep_ticket(ticket);
-        is_counted
-    }
-}
-
-impl Drop for Attempt {
+    /// Leaves its place, where it has one, to the instance's next transaction. `true` if it has been
+    /// counted already.
     #[inline]
-    fn drop(&mut self) {
+    fn leave_ticket(&mut self) -> bool {
+        self.ticket.take().is_some_and(|ticket| self.instance.leave(ticket))
+    }
+
+    /// Not inlined: the way of a transaction that ends by itself is shorter without it.
+    #[inline(never)]
+    fn dropped_early(&mut self) {
         match self.stage {
             Stage::Ended => {}
             Stage::Waiting => {
-                self.keep_ticket();
+                self.leave_ticket();
             }
             Stage::Started => self.end(if std::thread::panicking() {
                 Outcome::Failed(FailureClass::Panic)
             } else {
                 Outcome::Cancelled
             }),
+        }
+    }
+}
+
+impl Drop for Attempt {
+    #[inline]
+    fn drop(&mut self) {
+        if !matches!(self.stage, Stage::Ended) {
+            self.dropped_early();
         }
     }
 }

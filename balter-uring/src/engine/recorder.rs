@@ -95,6 +95,14 @@ impl Recorder {
     #[inline]
     pub(crate) fn record(&mut self, Bucket(index): Bucket) {
         self.counts[index] += 1;
+        // Seldom, so that there is nothing to write as a rule.
+        if index < self.first || index > self.last {
+            self.widen(index);
+        }
+    }
+
+    #[cold]
+    fn widen(&mut self, index: usize) {
         self.first = self.first.min(index);
         self.last = self.last.max(index);
     }

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use balter_controllers::{Population, Ticks};
+use balter_controllers::{Permit, Population, Ticks};
 use slab::Slab;
 
 use super::budget::{Course, Share};
@@ -367,6 +367,7 @@ impl ShardRun {
 
     /// Notes whether an instance is on its way to its first transaction. It is no longer when it asks
     /// for a permit, starts a task that may, or pauses; and again when it has returned without one.
+    #[inline]
     pub(crate) fn set_starting(&self, instance: &Instance, starting: bool) {
         if instance.set_starting(starting) && instance.role() == Role::Scenario {
             let count = self.starting.get();
@@ -388,14 +389,8 @@ impl ShardRun {
             let place = self.permits.borrow_mut().place(ticket, cx, &mut displaced);
             match place {
                 Place::Granted(permit, at) => {
-                    let start = self.shard.now();
-                    let (intended, released) = (permit.intended_ns, permit.released_ns);
-                    // An instance was waiting for it, so how long it was on its way is our doing.
-                    let late = match self.overloaded.get() {
-                        true => start.saturating_sub(intended),
-                        false => released.saturating_sub(intended) + start.saturating_sub(at),
-                    };
-                    return self.started(instance, grant, Grant { intended, start, late });
+                    *grant = self.grant(permit, at);
+                    return self.started(instance, grant.start);
                 }
                 Place::Waiting => return Poll::Pending,
                 Place::New => {}
@@ -423,35 +418,51 @@ impl ShardRun {
             instance.kill();
             return Poll::Pending;
         }
-        if !self.spec.open {
-            return self.started(instance, grant, Grant { intended: now, start: now, late: 0 });
-        }
-        let mut permits = self.permits.borrow_mut();
-        let is_next =
-            is_nested || permits.waiting() == 0 && self.busy.get() < self.share.get().concurrency;
-        if is_next && let Some(permit) = permits.pacer.take_due(now) {
-            let (intended, released) = (permit.intended_ns, permit.released_ns);
+        if let Some(permit) = self.take_due(now, is_nested) {
+            let Permit { intended_ns: intended, released_ns: released } = permit;
             // A shard without time of its own is what it has waited for.
             let until = if self.overloaded.get() { now } else { released };
-            let late = until.saturating_sub(intended);
-            drop(permits);
-            return self.started(instance, grant, Grant { intended, start: now, late });
+            *grant = Grant { intended, start: now, late: until.saturating_sub(intended) };
+            return self.started(instance, now);
         }
-        drop(permits);
         let ticket = ticket.get_or_insert_with(|| Permits::ticket(&self.permits, instance));
         let displaced = self.permits.borrow_mut().wait(ticket, is_nested, cx);
         drop(displaced);
         Poll::Pending
     }
 
+    /// The permit for who asks now, if there is one and nobody comes first. In a closed loop a
+    /// transaction is due when it starts.
     #[inline]
-    fn started(&self, instance: &Instance, place: &mut Grant, grant: Grant) -> Poll<()> {
+    fn take_due(&self, now: u64, is_nested: bool) -> Option<Permit> {
+        if !self.spec.open {
+            return Some(Permit { intended_ns: now, released_ns: now });
+        }
+        let mut permits = self.permits.borrow_mut();
+        let is_next =
+            is_nested || permits.waiting() == 0 && self.busy.get() < self.share.get().concurrency;
+        if is_next { permits.pacer.take_due(now) } else { None }
+    }
+
+    /// A permit that was handed to a waiting instance at that time is taken, now.
+    fn grant(&self, permit: Permit, at: u64) -> Grant {
+        let start = self.shard.now();
+        let Permit { intended_ns: intended, released_ns: released } = permit;
+        // An instance was waiting for it, so how long it was on its way is our doing.
+        let late = match self.overloaded.get() {
+            true => start.saturating_sub(intended),
+            false => released.saturating_sub(intended) + start.saturating_sub(at),
+        };
+        Grant { intended, start, late }
+    }
+
+    #[inline]
+    fn started(&self, instance: &Instance, start: u64) -> Poll<()> {
         self.in_flight.set(self.in_flight.get() + 1);
         self.started.set(self.started.get() + 1);
-        if instance.starts(grant.start) && instance.role() == Role::Scenario {
+        if instance.starts(start) && instance.role() == Role::Scenario {
             self.busy.set(self.busy.get() + 1);
         }
-        *place = grant;
         Poll::Ready(())
     }
 
@@ -622,26 +633,26 @@ impl ShardRun {
 struct Cycles {
     count: u64,
     sum_ns: u64,
-    /// Mean over the last some.
-    recent_ns: f64,
+    /// `RECENT` times the mean over the last some: in integers, since this is done for each
+    /// transaction.
+    recent_ns: u64,
 }
 
-/// Weight of the newest cycle in the mean over the last some.
-const NEWEST_CYCLE: f64 = 1.0 / 64.0;
+/// The newest cycle is one part in so many of the mean over the last some.
+const RECENT: u64 = 64;
 
 impl Cycles {
     #[inline]
     fn plus(self, cycle_ns: u64) -> Self {
-        let new = cycle_ns as f64;
         let recent_ns = match self.count {
-            0 => new,
-            _ => self.recent_ns + NEWEST_CYCLE * (new - self.recent_ns),
+            0 => cycle_ns.saturating_mul(RECENT),
+            _ => (self.recent_ns - self.recent_ns / RECENT).saturating_add(cycle_ns),
         };
         Self { count: self.count + 1, sum_ns: self.sum_ns.saturating_add(cycle_ns), recent_ns }
     }
 
     fn mean_ns(self) -> u64 {
-        self.recent_ns as u64
+        self.recent_ns / RECENT
     }
 }
 

@@ -98,6 +98,7 @@ pub(super) struct Lapsed {
 impl State {
     const LISTS: usize = 5;
 
+    #[inline]
     fn list(self) -> Option<usize> {
         match self {
             Self::Idle | Self::Lapsed => None,
@@ -145,6 +146,7 @@ impl Permits {
     }
 
     /// Transactions that wait for a permit.
+    #[inline]
     pub(super) fn waiting(&self) -> u32 {
         self.list(State::Waiting) + self.list(State::Nested)
     }
@@ -154,6 +156,7 @@ impl Permits {
         self.list(State::Granted(Permit::default(), 0, 0))
     }
 
+    #[inline]
     fn list(&self, state: State) -> u32 {
         state.list().map_or(0, |list| self.lists[list].length)
     }
