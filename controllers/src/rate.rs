@@ -3,13 +3,15 @@
 
 mod bracket;
 mod controller;
+mod decision;
 mod end;
 mod estimate;
 mod interval;
 mod owed;
 mod probe;
 
-pub use controller::{RateConfig, RateController, RateDecision, RateState};
+pub use controller::RateController;
+pub use decision::{RateConfig, RateDecision, RateState};
 pub use end::SearchEnd;
 pub use estimate::RateEstimate;
 pub use interval::{Interval, proportion};

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::super::bracket::{Bracket, Cause, Edge};
 use super::super::estimate::logit;
+use super::relief::{GENTLE, RELIEF};
 use super::{Plan, RateController};
 use crate::Window;
 use crate::rate::interval::proportion;
@@ -124,7 +125,7 @@ impl RateController {
                 hold.relieved_ns = Some(now_ns);
                 hold.last.clear();
                 self.recover_to(tps, Plan::Hold(hold));
-                self.set_tps(tps * super::RELIEF * 0.75);
+                self.set_tps(tps * RELIEF * 0.75);
             }
             plan => {
                 let held = matches!(plan, Plan::Hold(_));
@@ -145,11 +146,11 @@ impl RateController {
         self.bracket = Bracket::default();
         if told < 0.02 * tps {
             self.proven = Some(super::Proven { tps, held });
-            return self.go_to((tps * super::GENTLE).max(1.0), Plan::Wait { since_ns: now_ns });
+            return self.go_to((tps * GENTLE).max(1.0), Plan::Wait { since_ns: now_ns });
         }
         self.bracket.breaks(Edge { tps, used: 20.0, cause, told: None });
         let next = (0.95 * told).min(0.9 * tps);
-        self.begin_relief(next, Plan::Climb, next * super::RELIEF, false);
+        self.begin_relief(next, Plan::Climb, next * RELIEF, false);
     }
 
     pub(super) fn hold(&mut self, window: &Window, broken: &[Broken]) {
@@ -202,7 +203,7 @@ impl RateController {
         if let Plan::Hold(hold) = &mut plan {
             hold.puts_off(self.tps, now_ns);
         }
-        let relief_tps = tps * super::RELIEF;
+        let relief_tps = tps * RELIEF;
         self.begin_relief(tps, plan, relief_tps, false);
     }
 

@@ -251,7 +251,7 @@ impl RateController {
         self.bracket.high = None;
         self.floor = None;
         self.bears(self.used());
-        self.go_to(self.tps * super::NEAR, Plan::Climb);
+        self.go_to(self.tps * super::climb::NEAR, Plan::Climb);
     }
 
     pub(super) fn begin_round(&mut self) {
