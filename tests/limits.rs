@@ -11,20 +11,12 @@ use std::time::Instant;
 
 use balter_uring::prelude::*;
 use balter_uring::target::Target;
-use balter_uring::{Limit, RatePoint, SweepPoint, Verdict};
+use balter_uring::{Limit, RatePoint, SearchEnd, SweepPoint, Verdict};
 use support::{assert_adds_up, once_fit, visitor};
 
 fn run(scenario: Scenario, seconds: u64) -> RunStatistics {
     let statistics = support::wait(scenario.duration(Duration::from_secs(seconds)));
     println!("{statistics}");
-    if let Some(search) = &statistics.search {
-        for point in &search.points {
-            println!(
-                "POINT {:?} {} {:?} done {} broken {:?}",
-                point.state, point.tps, point.elapsed, point.completed, point.broken
-            );
-        }
-    }
     assert_adds_up(&statistics);
     statistics
 }
@@ -272,6 +264,73 @@ fn a_capacity_is_found_with_its_interval_and_ends_the_run() {
     let completed: u64 = search.points.iter().map(|point| point.completed).sum();
     assert!(completed <= statistics.counts.completed());
     assert!(search.points.iter().any(|point| point.tps > 840), "it was never beyond");
+}
+
+/// Every answer takes 400 ms, of any number: three windows without one are no dead target.
+#[test]
+fn answers_that_take_long_are_waited_for() {
+    let statistics = once_fit(|| {
+        let delay = Duration::from_millis(400);
+        let target = Target::builder().delay(delay).start().expect("a target");
+        let scenario = visitor(target.url()).tps(800).latency(Duration::from_secs(1), 0.95);
+        in_time(run(scenario.hint(Hint::Tps(200)), 20))
+    });
+    assert_eq!(statistics.goal_tps, 800, "{statistics}");
+    assert!(matches!(statistics.verdict, Some(Verdict::GoalReached { .. })), "{statistics}");
+}
+
+/// Every answer takes 50 ms where 20 ms may be: no rate helps, and the search ends and says so.
+#[test]
+fn a_limit_that_no_rate_meets_ends_the_search() {
+    let target = Target::builder().delay(Duration::from_millis(50)).start().expect("a target");
+    let scenario = visitor(target.url()).latency(Duration::from_millis(20), 0.95);
+    let statistics = run(scenario.hint(Hint::Tps(200)).find_capacity(), 59);
+    assert!(statistics.elapsed < Duration::from_secs(50), "{:?}", statistics.elapsed);
+    let search = statistics.search.as_ref().expect("a search");
+    assert!(matches!(search.end, Some(SearchEnd::Unreachable { .. })), "{:?}", search.end);
+    assert!(search.capacity.is_none());
+    let verdict = statistics.verdict.as_ref().expect("judged");
+    assert!(matches!(verdict, Verdict::NotFound { .. }), "{verdict}");
+}
+
+/// A service that fails everything from one moment to another.
+#[scenario]
+async fn failing(from: Duration, to: Duration, begun: Instant) {
+    loop {
+        let _ = serve(from, to, begun).await;
+    }
+}
+
+#[transaction]
+async fn serve(from: Duration, to: Duration, begun: Instant) -> Result<(), ()> {
+    balter_uring::time::sleep(Duration::from_millis(2)).await;
+    if (from..to).contains(&begun.elapsed()) { Err(()) } else { Ok(()) }
+}
+
+#[test]
+fn a_target_that_dies_is_relieved_and_the_run_has_not_reached_its_goal() {
+    let (from, never) = (Duration::from_secs(6), Duration::MAX);
+    let scenario = failing(from, never, Instant::now()).tps(1_000).error_rate(0.03);
+    let statistics = run(scenario, 12);
+    let verdict = statistics.verdict.as_ref().expect("judged");
+    assert!(matches!(verdict, Verdict::Failing { .. }), "{verdict}");
+    assert!(statistics.tps_limited);
+    let failed: u64 = statistics.counts.failed;
+    assert!(failed < 2_000, "{failed} were asked of a target that failed them all");
+}
+
+#[test]
+fn after_an_outage_the_former_rate_is_back() {
+    let statistics = once_fit(|| {
+        let (from, to) = (Duration::from_secs(6), Duration::from_secs(10));
+        let scenario = failing(from, to, Instant::now()).tps(1_000).error_rate(0.03);
+        in_time(run(scenario, 25))
+    });
+    assert_eq!(statistics.goal_tps, 1_000, "{statistics}");
+    // Five of the ten seconds that there were after it, at the least.
+    let steady = statistics.steady.as_ref().expect("held again");
+    assert!(steady.elapsed > Duration::from_secs(5), "{statistics}");
+    assert!(matches!(statistics.verdict, Some(Verdict::GoalReached { .. })), "{statistics}");
 }
 
 #[test]
