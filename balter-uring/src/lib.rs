@@ -132,7 +132,7 @@ pub use preflight::PreflightError;
 pub use runtime::BalterRuntime;
 pub use scenario::{ConfigurableScenario, Scenario};
 pub use statistics::{
-    Capacity, Counts, Latencies, NodeStatistics, Outside, RatePoint, RunStatistics,
+    Capacity, Counts, Distortion, Latencies, NodeStatistics, Outside, RatePoint, RunStatistics,
     SearchStatistics, ShardStatistics, Steady, TransactionStatistics, Waits,
 };
 pub use sweep::{Sweep, SweepPoint};

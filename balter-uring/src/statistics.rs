@@ -136,11 +136,10 @@ pub struct RunStatistics {
     /// Where a limit bounds the rate, the transaction that breaks it most, by name; with its module
     /// where another has the same.
     pub bound_transaction: Option<String>,
-    /// Not fit to be asserted on: the generator was too slow for this rate, or more than a tenth of
-    /// the 99th percentile of the response time is its own doing (see
-    /// [`punctual`](Self::punctual)), or more than one in a hundred of what completed or panicked
-    /// was a panic or another failure of the generator's own ([`FailureClass::is_generator`]).
+    /// Not fit to be asserted on, for the reason that [`distortion`](Self::distortion) gives.
     pub distorted: bool,
+    /// Why it is not, if so.
+    pub distortion: Option<Distortion>,
     /// Why the run could not start.
     pub error: Option<RunError>,
 }
@@ -161,19 +160,6 @@ impl RunStatistics {
             error: Some(error),
             ..Self::default()
         }
-    }
-
-    /// Panics and other failures of the generator's own, and all that completed or panicked: what
-    /// [`distorted`](Self::distorted) compares.
-    fn own_failures(&self) -> (u64, u64) {
-        let own = self.failures.iter().filter(|(class, _)| class.is_generator());
-        let (panicked, others): (Vec<_>, Vec<_>) =
-            own.partition(|(class, _)| *class == FailureClass::Panic);
-        let sum = |failures: Vec<&(FailureClass, u64)>| -> u64 {
-            failures.iter().map(|(_, count)| count).sum()
-        };
-        let completed = self.counts.completed().saturating_sub(sum(panicked));
-        (sum(others) + self.panics, completed + self.panics)
     }
 }
 
@@ -201,6 +187,43 @@ pub(crate) fn shown_names<'a>(
         false => Cow::Borrowed(&*one.name),
     };
     all.map(name).collect()
+}
+
+/// Why the figures of a run say too much of the generator to be asserted on.
+///
+/// `Display` gives a sentence.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Distortion {
+    /// More than one in a hundred of what completed or panicked was a panic or another failure of the
+    /// generator's own ([`FailureClass::is_generator`]).
+    Failures {
+        /// Those.
+        own: u64,
+        /// All that completed or panicked.
+        all: u64,
+    },
+    /// More than one in a hundred of the transactions due were missed because the generator stood still.
+    Missed {
+        /// Those.
+        missed: u64,
+        /// All that were due.
+        planned: u64,
+    },
+    /// Its own lateness is at least a millisecond and more than a tenth of the latency allowed, or
+    /// without such a limit of the response time: of the part in which the rate was held, where one was
+    /// searched for.
+    Late {
+        /// 99th percentile of the lateness of single transactions ([`RunStatistics::lateness`]).
+        late_p99: Duration,
+        /// What it is measured against.
+        against: Duration,
+        /// That is the latency allowed, not the 99th percentile of the response time.
+        is_limit: bool,
+    },
+    /// It was too slow for the rate ([`Verdict::Generator`]).
+    TooSlow,
 }
 
 /// Time that transactions which were due have waited for an instance, summed over them, those
@@ -231,6 +254,8 @@ pub struct Steady {
     pub spoilt: u64,
     /// End minus intended start.
     pub response: Latencies,
+    /// How late the generator itself was.
+    pub lateness: Latencies,
 }
 
 /// A search for the highest rate within limits.

@@ -203,7 +203,7 @@ impl Evidence {
     fn is_late(&self) -> bool {
         self.stood_still()
             || self.late_p99_ns >= LATE_NS
-            || distorted(self.late_p99_ns, self.response_p99_ns)
+            || self.late_p99_ns as f64 > self.response_p99_ns as f64 * DISTORTING
     }
 
     fn wants_instances(&self) -> bool {
@@ -616,18 +616,21 @@ fn cut_off(evidence: &Evidence) -> Option<Verdict> {
     (failures > evidence.completed / 100).then_some(Verdict::Network { failures })
 }
 
-/// Whether the generator's own doing is more than a tenth of the response time that is reported,
-/// both as 99th percentiles. `added_ns` is the response time less what it would be had every
-/// transaction started the moment it was due and an instance was free: waiting for an instance
-/// while the target keeps all of them busy is no part of it.
+/// Whether the generator's own lateness is too much of what is reported: at least a millisecond, and more
+/// than a tenth of what it is measured against. `late_p99_ns` is the 99th percentile of what it adds to
+/// the response times of single transactions; waiting for an instance while the target keeps all of
+/// them busy is no part of it. `against_ns` is the latency that the user allows, or else the 99th percentile of
+/// the response time.
 ///
 /// ```
 /// use balter_controllers::distorted;
 ///
-/// assert!(!distorted(100_000, 1_000_000));
-/// assert!(distorted(100_001, 1_000_000));
+/// assert!(distorted(1_000_001, 10_000_000));
+/// assert!(!distorted(1_000_000, 10_000_000));
+/// // Less than a timer or a turn of a shard may cost.
+/// assert!(!distorted(800_000, 1_700_000));
 /// ```
 #[must_use]
-pub fn distorted(added_ns: u64, response_p99_ns: u64) -> bool {
-    added_ns as f64 > response_p99_ns as f64 * DISTORTING
+pub fn distorted(late_p99_ns: u64, against_ns: u64) -> bool {
+    late_p99_ns >= LATE_NS && late_p99_ns as f64 > against_ns as f64 * DISTORTING
 }

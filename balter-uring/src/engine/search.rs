@@ -56,6 +56,7 @@ struct Part {
     failed: u64,
     spoilt: u64,
     response: Latencies,
+    lateness: Latencies,
     broken: Vec<Broken>,
 }
 
@@ -67,6 +68,7 @@ impl Part {
             failed: 0,
             spoilt: 0,
             response: Latencies::new(histogram()),
+            lateness: Latencies::new(histogram()),
             broken: vec![Broken::default(); limits],
         }
     }
@@ -138,6 +140,9 @@ impl Search {
             self.pending.succeeded += succeeded;
             self.pending.failed += failed;
             self.pending.spoilt += spoilt;
+            if let Some(lateness) = &window.lateness {
+                lateness.add_to(self.pending.lateness.histogram_mut());
+            }
             for transaction in window.transactions() {
                 let response = transaction.open.as_ref().map(|open| &open.response);
                 let response = response.unwrap_or(&transaction.service);
@@ -173,10 +178,14 @@ impl Search {
                 steady.succeeded += std::mem::take(&mut pending.succeeded);
                 steady.failed += std::mem::take(&mut pending.failed);
                 steady.spoilt += std::mem::take(&mut pending.spoilt);
-                let responses = pending.response.histogram_mut();
-                let sum = steady.response.histogram_mut();
-                sum.add(&*responses).expect("all histograms have one shape");
-                responses.reset();
+                for (times, sum) in [
+                    (&mut pending.response, &mut steady.response),
+                    (&mut pending.lateness, &mut steady.lateness),
+                ] {
+                    let times = times.histogram_mut();
+                    sum.histogram_mut().add(&*times).expect("all histograms have one shape");
+                    times.reset();
+                }
                 for (sum, broken) in steady.broken.iter_mut().zip(&self.broken) {
                     sum.over += broken.over;
                     sum.of += broken.of;
@@ -247,13 +256,14 @@ impl Search {
 
     pub(super) fn end(self) -> Ended {
         let decision = self.controller.decision();
-        let Part { length_ns, succeeded, failed, spoilt, response, broken } = self.steady;
+        let Part { length_ns, succeeded, failed, spoilt, response, lateness, broken } = self.steady;
         let steady = (length_ns > 0).then(|| Steady {
             elapsed: Duration::from_nanos(length_ns),
             succeeded,
             failed,
             spoilt,
             response,
+            lateness,
         });
         let bound_by = decision.bound_by.map(|index| (self.limits[index], broken[index]));
         // What was held before the search began anew is no longer known to be borne.

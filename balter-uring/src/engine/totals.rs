@@ -12,8 +12,8 @@ use super::search::Ended;
 use super::window::{ShardWindow, TransactionWindow};
 use crate::failure::{FailureClass, generator_faults};
 use crate::statistics::{
-    Counts, Latencies, Outside, RunStatistics, ShardStatistics, Steady, TransactionStatistics,
-    Waits, by_class, shown_names,
+    Counts, Distortion, Latencies, Outside, RunStatistics, ShardStatistics, Steady,
+    TransactionStatistics, Waits, by_class, shown_names,
 };
 use crate::traffic::Traffic;
 
@@ -355,11 +355,6 @@ impl Totals {
             Verdict::Limit { limit, .. } => worst(limit, &transactions),
             _ => None,
         };
-        // In a closed loop nothing is due, so nothing can be late.
-        let added = match summary.open {
-            true => response_p99.saturating_sub(self.punctual.quantile(0.99)),
-            false => Duration::ZERO,
-        };
         if !summary.stopped && counts.cancelled > counts.started / 100 + 10 {
             self.notes.push(format!(
                 "{} of {} transactions were given up before they ended, by the scenario or at the \
@@ -374,10 +369,8 @@ impl Totals {
                 self.stalled, counts.planned
             ));
         }
-        let distorted = evidence.is_spoilt()
-            || matches!(verdict, Verdict::Generator { .. })
-            || self.stalled > counts.planned / 100
-            || distorted(added.as_nanos() as u64, evidence.response_p99_ns);
+        let limits = search.as_ref().map_or(&[][..], |search| &search.limits);
+        let distortion = self.distortion(&evidence, &verdict, limits, steady.as_ref());
         let elapsed = Duration::from_nanos(summary.elapsed_ns);
         let actual_tps = match summary.elapsed_ns {
             0 => 0.0,
@@ -399,7 +392,8 @@ impl Totals {
             counts,
             steady,
             search,
-            distorted,
+            distorted: distortion.is_some(),
+            distortion,
             bound_transaction,
             punctual: self.punctual,
             lateness: self.lateness,
@@ -442,6 +436,41 @@ impl Totals {
             verdict: Some(verdict),
             error: None,
         }
+    }
+}
+
+impl Totals {
+    /// Why the figures are not fit to be asserted on, if they are not. In a closed loop nothing is due, so
+    /// nothing can be late.
+    fn distortion(
+        &self,
+        evidence: &Evidence,
+        verdict: &Verdict,
+        limits: &[Limit],
+        steady: Option<&Steady>,
+    ) -> Option<Distortion> {
+        if evidence.is_spoilt() {
+            let own = evidence.descriptors + evidence.ports + evidence.memory + evidence.panics;
+            return Some(Distortion::Failures { own, all: evidence.completed + evidence.panics });
+        }
+        if self.stalled > evidence.planned / 100 {
+            let (missed, planned) = (self.stalled, evidence.planned);
+            return Some(Distortion::Missed { missed, planned });
+        }
+        let (late_p99, response) = match steady {
+            Some(steady) => (steady.lateness.quantile(0.99), steady.response.quantile(0.99)),
+            None => (self.lateness.quantile(0.99), Duration::from_nanos(evidence.response_p99_ns)),
+        };
+        let bound = limits.iter().filter_map(|limit| match *limit {
+            Limit::Latency { bound_ns, .. } => Some(Duration::from_nanos(bound_ns)),
+            _ => None,
+        });
+        let bound = bound.min();
+        let against = bound.unwrap_or(response);
+        if distorted(late_p99.as_nanos() as u64, against.as_nanos() as u64) {
+            return Some(Distortion::Late { late_p99, against, is_limit: bound.is_some() });
+        }
+        matches!(verdict, Verdict::Generator { .. }).then_some(Distortion::TooSlow)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use balter_controllers::Verdict;
 
-use super::{Latencies, RunStatistics, shown_names};
+use super::{Distortion, Latencies, RunStatistics, shown_names};
 use crate::failure::FailureClass;
 
 /// A time in the unit that fits it, four digits: `812 ns`, `40.1 µs`, `1.25 ms`, `3.00 s`.
@@ -118,6 +118,36 @@ impl RunStatistics {
             )?;
         }
         writeln!(f)
+    }
+}
+
+impl fmt::Display for Distortion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const REMEDY: &str = "give it cores of its own or ask for less";
+        match *self {
+            Distortion::Failures { own, all } => write!(
+                f,
+                "{} of {} failed by the generator itself, or panicked: assert nothing on these figures",
+                Grouped(own),
+                Grouped(all)
+            ),
+            Distortion::Missed { missed, planned } => write!(
+                f,
+                "the generator stood still: {} of {} transactions due were missed by it; {REMEDY}",
+                Grouped(missed),
+                Grouped(planned)
+            ),
+            Distortion::Late { late_p99, against, is_limit } => write!(
+                f,
+                "the generator itself was {} late (p99), where {} {}; {REMEDY}",
+                Time(late_p99),
+                Time(against),
+                if is_limit { "may be taken" } else { "is the response time (p99)" }
+            ),
+            Distortion::TooSlow => {
+                write!(f, "the generator itself was too slow for this rate; {REMEDY}")
+            }
+        }
     }
 }
 
@@ -286,30 +316,8 @@ impl fmt::Display for RunStatistics {
         for note in &self.notes {
             writeln!(f, "  note: {note}")?;
         }
-        let (own, all) = self.own_failures();
-        if self.distorted && own > all / 100 {
-            writeln!(
-                f,
-                "  DISTORTED: {} of {} failed by the generator itself, or panicked: assert nothing on these figures",
-                Grouped(own),
-                Grouped(all),
-            )?;
-        } else if self.distorted {
-            let response = self.response.quantile(0.99);
-            let added = response.saturating_sub(self.punctual.quantile(0.99));
-            write!(f, "  DISTORTED: ")?;
-            // What was missed has no response time.
-            if added >= response / 10 && !added.is_zero() {
-                write!(
-                    f,
-                    "of the response time of {} (p99) the generator itself is to blame for {}",
-                    Time(response),
-                    Time(added)
-                )?;
-            } else {
-                write!(f, "the generator itself was too slow for this rate, or stood still")?;
-            }
-            writeln!(f, "; give it cores of its own or ask for less")?;
+        if let Some(distortion) = &self.distortion {
+            writeln!(f, "  DISTORTED: {distortion}")?;
         }
         Ok(())
     }
@@ -336,19 +344,25 @@ mod tests {
 
     #[test]
     fn what_distorts_a_run_is_named() {
-        let mut statistics = RunStatistics { distorted: true, panics: 30, ..Default::default() };
-        (statistics.counts.succeeded, statistics.counts.failed) = (950, 30);
-        statistics.failures = vec![(FailureClass::Ports, 20), (FailureClass::Panic, 10)];
-        // 970 completed without a panic, and 30 panics, of which 20 were outside of transactions.
-        let shown = statistics.to_string();
-        assert!(shown.contains("DISTORTED: 50 of 1 000 failed by"), "{shown}");
-        (statistics.panics, statistics.failures) = (0, Vec::new());
-        let shown = statistics.to_string();
-        assert!(shown.contains("DISTORTED: the generator itself was too slow"), "{shown}");
-        for (times, ns) in [(&mut statistics.response, 9_000_000), (&mut statistics.punctual, 5)] {
-            times.histogram_mut().saturating_record(ns);
+        let late = |is_limit| Distortion::Late {
+            late_p99: Duration::from_millis(3),
+            against: Duration::from_millis(20),
+            is_limit,
+        };
+        for (distortion, shown) in [
+            (Distortion::Failures { own: 50, all: 1_000 }, "50 of 1 000 failed by the generator"),
+            (
+                Distortion::Missed { missed: 9, planned: 100 },
+                "9 of 100 transactions due were missed",
+            ),
+            (late(true), "3.00 ms late (p99), where 20.0 ms may be taken"),
+            (late(false), "3.00 ms late (p99), where 20.0 ms is the response time (p99)"),
+            (Distortion::TooSlow, "too slow for this rate"),
+        ] {
+            let distortion = Some(distortion);
+            let statistics = RunStatistics { distorted: true, distortion, ..Default::default() };
+            let display = statistics.to_string();
+            assert!(display.contains("DISTORTED: ") && display.contains(shown), "{display}");
         }
-        let shown = statistics.to_string();
-        assert!(shown.contains("of the response time of 9.00 ms (p99)"), "{shown}");
     }
 }

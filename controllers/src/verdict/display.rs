@@ -12,9 +12,9 @@ impl fmt::Display for Verdict {
                 let class = class.as_deref().unwrap_or("failures of any kind");
                 write!(
                     f,
-                    "the target fails: {failures} of {completed} transactions did, all of the last \
-                     {}; most of them: {class}; see `failures`, and what it answers to one request",
-                    Millis(failing_ns)
+                    "the target fails: {failures} of {completed} transactions did, nearly all in the \
+                     last {:.1} s; most of them: {class}; see what it answers to one request",
+                    failing_ns as f64 / 1e9
                 )
             }
             Verdict::Silent { started } => write!(
@@ -22,7 +22,7 @@ impl fmt::Display for Verdict {
                 "the target is silent: none of {started} transactions ended; see whether it answers \
                  one request, and in which time"
             ),
-            Verdict::NotFound { end } => write!(f, "no rate was found: {end}"),
+            Verdict::NotFound { end } => write!(f, "{end}"),
             Verdict::NothingAsked => write!(f, "nothing was asked of the run, so nothing was done"),
             Verdict::NothingStarted { returned, outside, outside_failed } => {
                 write!(f, "no transaction started: ")?;
