@@ -183,8 +183,9 @@ impl Evidence {
         let best = *candidates.iter().max_by(|a, b| a.likelihood.total_cmp(&b.likelihood))?;
         let scatter = best.scatter(&points, base);
         let effective: f64 = points.iter().map(|point| point.weight).sum();
-        // Student's quantiles to first order.
-        let wider = 1.0 + 4.84 / (4.0 * (effective - 1.5).max(1.0));
+        // Student's quantiles to first order. Neighbours resemble each other, so that of three blocks one
+        // tells something new of how they scatter.
+        let wider = 1.0 + 4.84 / (4.0 * (effective / 3.0 - 1.0).max(1.0));
         let spread = points.iter().map(|point| point.weight * point.at.abs()).sum::<f64>();
         let model = MODEL * spread / effective;
         for candidate in &mut candidates {

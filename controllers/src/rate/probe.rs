@@ -51,6 +51,7 @@ pub(super) struct Probe {
     /// Time since the rate was set, and how much has to pass in times that an answer takes.
     elapsed_ns: u64,
     settling: f64,
+    least_ns: u64,
     seen: Vec<Batches>,
     pub(super) windows: u32,
     pub(super) length_ns: u64,
@@ -86,6 +87,7 @@ impl Probe {
             ended: 0,
             elapsed_ns: 0,
             settling,
+            least_ns: 1,
             seen: vec![Batches::default(); limits],
             windows: 0,
             length_ns: 0,
@@ -111,7 +113,7 @@ impl Probe {
         usual_ns: Option<f64>,
     ) -> bool {
         let settling_ns = usual_ns.map(|usual_ns| usual_ns * self.settling);
-        let settled = self.elapsed_ns > 0
+        let settled = self.elapsed_ns >= self.least_ns
             && settling_ns.is_some_and(|settling_ns| self.elapsed_ns as f64 >= settling_ns)
             && self.ended >= self.outstanding;
         self.elapsed_ns += window.length_ns;
@@ -145,6 +147,11 @@ impl Probe {
     /// The rate did not change with the last window.
     pub(super) fn is_under_way(&self) -> bool {
         self.elapsed_ns > 0
+    }
+
+    /// Nothing is judged for so long in any case.
+    pub(super) fn settles_for(&mut self, least_ns: u64) {
+        self.least_ns = least_ns;
     }
 
     pub(super) fn turned_over(&self, times: u64) -> bool {

@@ -11,6 +11,9 @@ pub(super) const RELIEF: f64 = 0.6;
 /// A target that fails is asked at this share of the rate that it bore.
 pub(super) const GENTLE: f64 = 0.05;
 
+/// A queue that was empty takes longer to come to its length than an answer takes.
+const REFILLS_NS: u64 = 400_000_000;
+
 /// What comes after relief.
 #[derive(Debug)]
 pub(super) struct Relief {
@@ -162,7 +165,11 @@ impl RateController {
         // The change of the rate falls into the first window.
         if drained && well && now_ns > relief.begun_ns + window.length_ns {
             let Some(Relief { tps, plan, .. }) = self.relief.take() else { return };
-            return self.go_to(tps, plan);
+            self.go_to(tps, plan);
+            if matches!(self.plan, Plan::Measure(_)) {
+                self.probe.settles_for(REFILLS_NS);
+            }
+            return;
         }
         let patience_ns = 500_000_000 + (4.0 * self.owed.base_ns()) as u64;
         if drained && !well && now_ns - relief.lowered_ns > patience_ns {
