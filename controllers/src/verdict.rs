@@ -26,8 +26,8 @@ const SPOILT_FROM: u64 = 100;
 /// reported; beyond it the report says more about the generator.
 const DISTORTING: f64 = 0.1;
 
-/// So many failures in a row, over so long a time before the end, are the target's last state.
-const FAILING: u64 = 10;
+/// So many failures in a row, times the share that does not fail, over so long a time before the end, are the target's last state.
+const FAILING: f64 = 10.0;
 const FAILING_NS: u64 = 1_000_000_000;
 
 /// What is known about a run when it has ended. All counts are of the whole run.
@@ -174,7 +174,9 @@ impl Evidence {
     /// Whether nearly all that the target was asked for failed, or all of it in the end: for how long.
     fn failing_ns(&self) -> Option<u64> {
         let (count, time_ns) = self.failing;
-        let in_the_end = count >= FAILING && time_ns >= FAILING_NS;
+        // Where many fail in any case, as many in a row may be chance.
+        let well = 1.0 - self.failed as f64 / self.completed.max(1) as f64;
+        let in_the_end = count as f64 * well >= FAILING && time_ns >= FAILING_NS;
         let nearly_all = self.failed > 0 && self.failed >= self.completed - self.completed / 100;
         match (nearly_all, in_the_end) {
             (true, _) => Some(self.elapsed_ns),
@@ -186,7 +188,7 @@ impl Evidence {
     fn fails(&self) -> Option<Verdict> {
         if self.started > 0 && self.completed == 0 && self.elapsed_ns >= FAILING_NS {
             // Of those that panicked another verdict tells.
-            let is_silent = self.panics == 0 && !self.is_spoilt();
+            let is_silent = self.panics == 0 && !self.is_spoilt() && !self.stopped;
             return is_silent.then_some(Verdict::Silent { started: self.started });
         }
         let failing_ns = self.failing_ns()?;

@@ -370,7 +370,7 @@ fn a_run_whose_transactions_fail_has_not_reached_its_goal() {
     let without_a_goal = Evidence { goal_tps: None, ..died.clone() };
     assert_eq!(judge(&without_a_goal), failing(200, 2_000_000_000));
     // A few failures at the very end are no state.
-    let blip = Evidence { failing: (9, 2_000_000_000), ..died.clone() };
+    let blip = Evidence { failing: (12, 2_000_000_000), ..died.clone() };
     assert!(matches!(judge(&blip), Verdict::GoalReached { .. }));
     let short_blip = Evidence { failing: (200, 500_000_000), ..died };
     assert!(matches!(judge(&short_blip), Verdict::GoalReached { .. }));

@@ -28,6 +28,9 @@ pub(super) struct Search {
     /// Windows in which the rate has been held, of those it is to be before the run ends.
     held: u32,
     until_found: bool,
+    /// The rate that was held last, and whether the search has begun anew since.
+    held_tps: u32,
+    has_changed: bool,
     /// Windows in a row in which instances were wanting, and what the last one completed.
     wanting: u32,
     completed: u64,
@@ -48,6 +51,9 @@ const LEAST_NS: f64 = 5e6;
 
 /// At most so many windows in a row are excused by instances that have yet to be started.
 const WANTING: u32 = 10;
+
+/// A rate that is held again is the same within this.
+const SAME_RATE: f64 = 0.02;
 
 /// A part of the run.
 struct Part {
@@ -105,6 +111,8 @@ impl Search {
             points: Vec::new(),
             held: 0,
             until_found: config.until_found,
+            held_tps: 0,
+            has_changed: true,
             wanting: 0,
             completed: 0,
         }
@@ -194,11 +202,17 @@ impl Search {
         }
         self.visit(before, window);
         let decision = self.controller.update(window, &self.broken);
+        self.has_changed |= self.controller.end().is_none();
         self.held = if decision.state == RateState::Holding { self.held + 1 } else { 0 };
         self.broken.fill(Broken::default());
         if decision.state == RateState::Holding && before.state != RateState::Holding {
-            // What was steady before a change of the target is no more.
-            self.steady = Part::new(self.limits.len());
+            // What was steady before a change of the target is no more. A pause is none, if it comes back
+            // to the rate.
+            let off = f64::from(decision.tps) / f64::from(self.held_tps.max(1)) - 1.0;
+            if self.has_changed || off.abs() > SAME_RATE {
+                self.steady = Part::new(self.limits.len());
+            }
+            (self.held_tps, self.has_changed) = (decision.tps, false);
             self.unsteady = 1;
         }
         decision

@@ -118,12 +118,17 @@ impl Totals {
             *sum += count;
         }
         let failed = window.failed() - generator_faults(&window.failures);
-        if window.succeeded() > 0 {
-            self.failing = (0, self.failing.1.max(window.end_ns));
-        } else {
-            self.failing.0 += failed;
+        // What ends after the last has begun is no state of the target: the late ones come last.
+        if window.started > 0 {
+            if window.succeeded() > 0 {
+                self.failing = (0, self.failing.1.max(window.end_ns));
+            } else {
+                self.failing.0 += failed;
+            }
+            if failed > 0 {
+                self.last_ns = self.last_ns.max(window.end_ns);
+            }
         }
-        self.last_ns = self.last_ns.max(if failed > 0 { window.end_ns } else { 0 });
         self.outside.add(&window.outside);
         self.returned_early += window.returned_early;
         self.panics += window.panics;

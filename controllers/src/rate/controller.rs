@@ -181,10 +181,13 @@ impl RateController {
     /// Takes in what happened in one window; `broken` has an entry for each limit.
     pub fn update(&mut self, window: &Window, broken: &[Broken]) -> RateDecision {
         debug_assert_eq!(broken.len(), self.config.limits.len());
-        if window.length_ns == 0 || window.is_idle() && window.planned == 0 {
+        if window.length_ns == 0 {
             return self.decision();
         }
         self.owed.push(window);
+        if window.is_idle() && window.planned == 0 {
+            return self.decision();
+        }
         self.owed.set_out(self.tps);
         self.step(window, broken);
         if self.config.until_found && self.end.is_none() && self.owed.now_ns() > self.budget_ns() {

@@ -45,9 +45,9 @@ impl Owed {
     pub(super) fn push(&mut self, window: &Window) {
         self.now_ns += window.length_ns;
         self.planned += window.planned;
-        let ended = window.completed() + window.cancelled + window.missed;
-        self.ended += ended;
         self.under_way = u64::from(window.in_flight).saturating_add(window.backlog);
+        // What was due has ended or is under way, also where a window was not told of.
+        self.ended = self.planned.saturating_sub(self.under_way);
         self.due.push_back((self.now_ns, self.planned, self.under_way));
         if self.due.len() > MOST_POINTS {
             self.due.pop_front();

@@ -111,6 +111,8 @@ impl RateController {
                 next = (self.tps * RETURN).min(proven);
             }
         }
+        // Rates are whole numbers.
+        let next = next.max(self.tps + 1.0);
         match self.bracket.high {
             Some(high) if next >= high.tps => self.halve(),
             _ => self.go_to(next, Plan::Climb),
@@ -172,7 +174,8 @@ impl RateController {
 
     /// Not even the lowest rate so far is borne.
     pub(super) fn descend(&mut self, told: Option<f64>, keeps_up: bool, share: Option<f64>) {
-        let alone = self.tps * self.owed.service_ns() / 1e9 < ALONE;
+        // Of what is refused it is told how much is borne, though nothing queues.
+        let alone = told.is_none() && self.tps * self.owed.service_ns() / 1e9 < ALONE;
         let is_limit = matches!(self.bracket.high, Some(Edge { cause: Cause::Limit(_), .. }));
         if is_limit
             && keeps_up
@@ -217,7 +220,8 @@ impl RateController {
             return self.measured_between(low, high);
         }
         let guess = self.bracket.guess(low, high);
-        (guess, Plan::Narrow)
+        // Rates are whole numbers, and these are two apart at least.
+        (guess.round().clamp(low.tps + 1.0, high.tps - 1.0), Plan::Narrow)
     }
 
     /// Takes note of what a target does while more is due.

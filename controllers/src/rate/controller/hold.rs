@@ -234,6 +234,10 @@ impl RateController {
             };
             let next = (tps * (-step).exp()).max(served.min(tps * 0.995));
             (self.bound_by, self.saturated) = (Some(index), false);
+            if !matches!(self.end, Some(SearchEnd::Found { .. })) {
+                // It is this limit that bounds it now.
+                self.end = None;
+            }
             if next < 0.97 * tps {
                 self.end = None;
                 self.estimate = None;

@@ -72,10 +72,12 @@ impl RateController {
         }
         match high.cause {
             Cause::Generator { busy } => {
+                (self.bound_by, self.saturated) = (None, false);
                 self.end = Some(SearchEnd::Generator { tps: low.tps, busy });
                 (low.tps, Plan::Hold(super::Hold::default()))
             }
             Cause::Instances => {
+                (self.bound_by, self.saturated) = (None, false);
                 self.end = Some(SearchEnd::Instances { tps: low.tps });
                 (low.tps, Plan::Hold(super::Hold::default()))
             }
@@ -292,7 +294,7 @@ impl RateController {
         self.estimate = says_something.then_some(estimate);
         let pauses_too_long = self.paused() >= self.config.limits[limit].share();
         self.end = match self.unstable() {
-            Some(unstable) if pauses_too_long => Some(unstable),
+            Some(unstable) if pauses_too_long && self.config.until_found => Some(unstable),
             _ => Some(SearchEnd::Found { tps }),
         };
         self.settle_at(tps);

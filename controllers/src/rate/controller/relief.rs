@@ -60,6 +60,9 @@ impl RateController {
             let nearest = self.probe.nearest(&self.config.limits);
             let share = nearest.and_then(|(limit, _)| self.probe.sum(limit).share()).unwrap_or(1.0);
             self.end = Some(SearchEnd::Unreachable { tps: self.tps, share });
+            // It may bear less.
+            self.set_tps(self.tps / 2.0);
+            self.plan = Plan::Wait { since_ns: self.owed.now_ns() };
         }
         self.begin_probe();
     }
@@ -82,6 +85,7 @@ impl RateController {
         let (next, plan) = match plan {
             // It stood still at a rate that it is known to bear.
             Plan::Hold(_) => {
+                self.end = None;
                 self.proven = Some(Proven { tps, held: true });
                 self.bracket = Bracket::default();
                 self.evidence.forget();
