@@ -303,8 +303,7 @@ fn after_an_outage_the_former_rate_is_back_within_ten_seconds() {
 }
 
 #[test]
-fn a_capacity_that_is_lost_by_a_twelfth_is_left_within_two_seconds_and_one_that_doubles_is_noticed()
-{
+fn a_capacity_that_shrinks_by_a_twelfth_is_left_soon_and_one_that_doubles_is_noticed() {
     for seed in 0..20 {
         let target = Target::new(Service::Fixed(5.0 * MS), refuses(5_000.0), seed)
             .with(Change::Step(30.0, 0.92))
