@@ -9,6 +9,7 @@ mod estimate;
 mod interval;
 mod owed;
 mod probe;
+mod relaxation;
 
 pub use controller::RateController;
 pub use decision::{RateConfig, RateDecision, RateState};

@@ -129,7 +129,11 @@ struct Claim {
     took_s: f64,
 }
 
-const SEEDS: u64 = 60;
+/// Of each kind; more by the environment variable of this name.
+fn kinds_seeds() -> u64 {
+    let given = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    given.unwrap_or(60)
+}
 
 /// Holds a claim against searches with many seeds. `near` is a rate in whose neighbourhood the truth is.
 fn finds(
@@ -140,7 +144,7 @@ fn finds(
     claim: Claim,
 ) {
     let truth = truth(&make, limits, near / 2.0, near * 1.5);
-    let found = seeds(SEEDS, |seed| search(make(seed + 1_000), limits, truth, seed));
+    let found = seeds(kinds_seeds(), |seed| search(make(seed + 1_000), limits, truth, seed));
     let mut off: Vec<_> = found.iter().map(|one| (one.tps / truth - 1.0).abs()).collect();
     let mut took: Vec<_> = found.iter().map(|one| one.took_s).collect();
     let mut above: Vec<_> = found.iter().map(|one| one.above).collect();
@@ -168,14 +172,14 @@ fn refuses(tps: f64) -> Bound {
 
 #[test]
 fn a_capacity_beyond_which_requests_are_refused_is_found() {
-    let claim = Claim { median: 0.02, p95: 0.05, covers: 0.7, took_s: 25.0 };
+    let claim = Claim { median: 0.01, p95: 0.03, covers: 0.9, took_s: 30.0 };
     for (cap, service_ms, share, claim) in [
         (1_000.0, 1.0, 0.03, claim),
         (10_000.0, 1.0, 0.03, claim),
         (10_000.0, 20.0, 0.01, claim),
         (2_000.0, 400.0, 0.1, Claim { took_s: 60.0, ..claim }),
-        (10_000.0, 5.0, 0.001, claim),
-        (100.0, 5.0, 0.03, Claim { median: 0.05, p95: 0.15, took_s: 60.0, ..claim }),
+        (10_000.0, 5.0, 0.001, Claim { p95: 0.08, took_s: 62.0, ..claim }),
+        (100.0, 5.0, 0.03, Claim { median: 0.05, p95: 0.25, took_s: 62.0, ..claim }),
     ] {
         let make = |seed| Target::new(Service::Fixed(service_ms * MS), refuses(cap), seed);
         finds(&format!("refuses {cap}, {service_ms} ms"), make, &errors(share), cap, claim);
@@ -186,7 +190,7 @@ fn a_capacity_beyond_which_requests_are_refused_is_found() {
 
 #[test]
 fn the_capacity_of_a_queue_is_found() {
-    let claim = Claim { median: 0.04, p95: 0.13, covers: 0.65, took_s: 40.0 };
+    let claim = Claim { median: 0.035, p95: 0.09, covers: 0.88, took_s: 60.0 };
     for (servers, service_ms, bound_ms, quantile) in
         [(1, 1.0, 20, 0.95), (20, 5.0, 20, 0.95), (100, 5.0, 20, 0.95), (100, 50.0, 400, 0.9)]
     {
@@ -206,7 +210,7 @@ fn the_capacity_of_a_queue_is_found() {
 
 #[test]
 fn a_latency_that_grows_with_the_load_is_found() {
-    let claim = Claim { median: 0.02, p95: 0.05, covers: 0.9, took_s: 25.0 };
+    let claim = Claim { median: 0.025, p95: 0.06, covers: 0.92, took_s: 30.0 };
     for cap in [1_000.0, 10_000.0] {
         let make = |seed| Target::new(Service::Exponential(5.0 * MS), Bound::Slows(cap), seed);
         finds(&format!("slows beyond {cap}"), make, &latency(20, 0.95), cap * 1.3, claim);
@@ -215,12 +219,12 @@ fn a_latency_that_grows_with_the_load_is_found() {
 
 #[test]
 fn a_target_that_answers_late_is_not_taken_for_dead() {
-    let claim = Claim { median: 0.02, p95: 0.06, covers: 0.7, took_s: 175.0 };
+    let claim = Claim { median: 0.01, p95: 0.04, covers: 0.92, took_s: 175.0 };
     let make = |seed| Target::new(Service::Fixed(2_000.0 * MS), refuses(2_000.0), seed);
     finds("refuses 2000, 2 s", make, &errors(0.03), 2_000.0, claim);
 }
 
-/// All but so many of the seeds end as they should.
+/// All but a few of the seeds end as they should.
 fn ends(
     name: &str,
     make: impl Fn(u64) -> Target + Sync,
@@ -228,12 +232,26 @@ fn ends(
     seconds: f64,
     right: impl Fn(&Ended) -> bool,
 ) {
-    let found = seeds(SEEDS, |seed| search(make(seed + 1_000), limits, f64::INFINITY, seed));
+    ends_but(3, name, make, limits, seconds, right);
+}
+
+/// All but so many in a hundred.
+fn ends_but(
+    wrong_percent: usize,
+    name: &str,
+    make: impl Fn(u64) -> Target + Sync,
+    limits: &[Limit],
+    seconds: f64,
+    right: impl Fn(&Ended) -> bool,
+) {
+    let found =
+        seeds(kinds_seeds(), |seed| search(make(seed + 1_000), limits, f64::INFINITY, seed));
     let mut took: Vec<_> = found.iter().map(|one| one.took_s).collect();
     let wrong: Vec<_> = found.iter().filter(|one| !right(one)).map(|one| one.end).collect();
     let took_s = quantile(&mut took, 0.95);
-    println!("{name:22}: {} of {SEEDS} wrong, p95 {took_s:.1} s; {wrong:?}", wrong.len());
-    assert!(wrong.len() <= SEEDS as usize / 10, "{name}: {wrong:?}");
+    let shown = &wrong[..wrong.len().min(8)];
+    println!("{name:22}: {} of {} wrong, p95 {took_s:.1} s; {shown:?}", wrong.len(), found.len());
+    assert!(wrong.len() <= found.len() * wrong_percent / 100, "{name}: {wrong:?}");
     assert!(took_s <= seconds, "{name}: took {took_s} s");
 }
 
@@ -241,9 +259,13 @@ fn ends(
 fn what_no_rate_helps_against_is_unreachable() {
     let unreachable = |one: &Ended| matches!(one.end, Some(SearchEnd::Unreachable { .. }));
     let make = |seed| Target::new(Service::Fixed(50.0 * MS), Bound::Nothing, seed);
-    ends("50 ms, 20 ms may be", make, &latency(20, 0.95), 20.0, unreachable);
+    ends("50 ms, 20 ms may be", make, &latency(20, 0.95), 25.0, unreachable);
     let make = |seed| Target::new(Service::Fixed(5.0 * MS), refuses(5_000.0), seed).errors(0.05);
-    ends("5 % fail, 3 % may", make, &errors(0.03), 60.0, unreachable);
+    let none_is_known = |one: &Ended| {
+        unreachable(one) || matches!(one.end, Some(SearchEnd::OutOfTime { low: 0.0, .. }))
+    };
+    ends_but(15, "5 % fail, 3 % may", make, &errors(0.03), 62.0, unreachable);
+    ends_but(5, "5 % fail, none is told", make, &errors(0.03), 62.0, none_is_known);
     let dead = Change::Fails(1.0, 1e9);
     let make = |seed| Target::new(Service::Fixed(5.0 * MS), refuses(5_000.0), seed).with(dead);
     ends("dead from second 1", make, &errors(0.03), 30.0, unreachable);
@@ -251,7 +273,78 @@ fn what_no_rate_helps_against_is_unreachable() {
     let make = |seed| Target::new(Service::Fixed(5.0 * MS), Bound::Nothing, seed).with(silent);
     ends("never answers", make, &errors(0.03), 180.0, unreachable);
     let make = |seed| Target::new(Service::Fixed(5.0 * MS), Bound::Queues(3.0), seed);
-    ends("3/s, queues the rest", make, &latency(1_000, 0.95), 180.0, unreachable);
+    ends("3/s, queues the rest", make, &latency(1_000, 0.95), 180.0, none_is_known);
+    let make = |seed| Target::new(Service::Fixed(100.0 * MS), Bound::Queues(0.5), seed);
+    ends("0.5/s, queues the rest", make, &latency(5_000, 0.95), 180.0, none_is_known);
+}
+
+/// What was found is within this of a rate.
+fn is_near(one: &Ended, tps: f64, by: f64) -> bool {
+    matches!(one.end, Some(SearchEnd::Found { .. })) && (one.tps / tps - 1.0).abs() < by
+}
+
+#[test]
+fn a_target_with_a_memory_is_not_taken_at_its_first_word() {
+    let limits = errors(0.03);
+    let bucket = |seed| {
+        let bound = Bound::Refuses { tps: 1_300.0, burst_s: 60.0, counts_refused: false };
+        Target::new(Service::Fixed(MS), bound, seed)
+    };
+    ends("credit of a minute", bucket, &limits, 62.0, |one| {
+        is_near(one, 1_340.0, 0.05) || matches!(one.end, Some(SearchEnd::OutOfTime { .. }))
+    });
+    for burst_s in [0.05, 1.0] {
+        let counts = |seed| {
+            let bound = Bound::Refuses { tps: 1_300.0, burst_s, counts_refused: true };
+            Target::new(Service::Fixed(MS), bound, seed)
+        };
+        // It is not found in time. Nothing else is said.
+        ends(&format!("counts what it refuses, {burst_s} s"), counts, &limits, 62.0, |one| {
+            is_near(one, 1_310.0, 0.05) || matches!(one.end, Some(SearchEnd::OutOfTime { .. }))
+        });
+    }
+}
+
+#[test]
+fn a_target_that_pauses_or_changes_is_told() {
+    let queue = |seed| Target::new(Service::Exponential(5.0 * MS), Bound::Servers(20), seed);
+    let often = |seed| queue(seed).with(Change::Pauses(0.2, 2.0));
+    ends("pauses, 0.2 of 2 s", often, &latency(50, 0.95), 62.0, |one| {
+        matches!(one.end, Some(SearchEnd::Unstable { .. }))
+    });
+    let collects = |seed| {
+        Target::new(Service::Fixed(MS), refuses(5_000.0), seed).with(Change::Pauses(0.2, 10.0))
+    };
+    ends("pauses, 0.2 of 10 s", collects, &errors(0.03), 62.0, |one| {
+        is_near(one, 5_150.0, 0.03) || matches!(one.end, Some(SearchEnd::Unstable { .. }))
+    });
+    let warms = |seed| {
+        let cold = queue(seed).with(Change::Step(0.0, 0.3));
+        cold.with(Change::Drifts(0.0, 10.0, 0.07))
+    };
+    ends_but(10, "cold, warm after 10 s", warms, &latency(20, 0.95), 62.0, |one| {
+        is_near(one, 3_754.0, 0.1)
+    });
+    let slow = |seed| {
+        let service = Service::Bimodal(5.0 * MS, 2_000.0 * MS, 0.04);
+        Target::new(service, refuses(5_000.0), seed)
+    };
+    ends_but(10, "4 % take 2 s", slow, &latency(50, 0.95), 62.0, |one| is_near(one, 5_060.0, 0.04));
+}
+
+#[test]
+fn a_search_that_begins_far_above_comes_down() {
+    let make = |seed| Target::new(Service::Fixed(5.0 * MS), refuses(1_000.0), seed);
+    let found = seeds(10, |seed| {
+        let mut run = Run::new(make(seed), &errors(0.03), 200_000, true, seed);
+        run.until_end(f64::INFINITY, 300.0);
+        run.controller.end()
+    });
+    for end in found {
+        let right =
+            matches!(end, Some(SearchEnd::Found { tps }) if (tps / 1_032.0 - 1.0).abs() < 0.05);
+        assert!(right, "{end:?}");
+    }
 }
 
 #[test]

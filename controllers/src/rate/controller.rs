@@ -9,6 +9,7 @@ use super::bracket::{Bracket, Cause};
 use super::estimate::{Evidence, RateEstimate};
 use super::owed::Owed;
 use super::probe::{EXCURSION, Probe, plainly_over};
+use super::relaxation::Relaxation;
 use super::{Broken, Limit, RateConfig, RateDecision, RateState, SearchEnd};
 use crate::Window;
 use hold::Hold;
@@ -86,6 +87,7 @@ pub struct RateController {
     probe: Probe,
     bracket: Bracket,
     evidence: Evidence,
+    relaxation: Relaxation,
     /// How steeply the use of the limit was found to grow with the rate.
     steepness: f64,
     /// The rate that the target bore before it became unwell.
@@ -127,6 +129,7 @@ impl RateController {
             owed: Owed::default(),
             bracket: Bracket::default(),
             evidence: Evidence::default(),
+            relaxation: Relaxation::default(),
             steepness: measure::USUAL_STEEPNESS,
             proven: None,
             overloaded: (0, 0),
@@ -228,12 +231,16 @@ impl RateController {
             return;
         }
         self.probe.unfit = 0;
-        let judged = self.probe.push(window, broken, self.owed.usual_ns());
+        let judged =
+            self.probe.push(window, broken, self.owed.usual_ns(), self.owed.queue(self.tps));
         let alarm = self.alarm(window, broken);
         if judged {
             let block_ns = self.block_ns();
             let (now_ns, tps) = (self.owed.now_ns(), self.tps);
             self.evidence.push(now_ns, window.length_ns, tps, broken, block_ns);
+            if matches!(self.plan, Plan::Measure(_) | Plan::Hold(_)) {
+                self.relaxation.push(tps, self.owed.under_way, window.length_ns);
+            }
         }
         if let Some(limit) = alarm {
             return self.alarmed(limit);
@@ -283,12 +290,17 @@ impl RateController {
     /// answers have not even come.
     fn alarm(&mut self, window: &Window, broken: &[Broken]) -> Option<usize> {
         let limits = &self.config.limits;
+        if !self.probe.answers_are_its_own() {
+            return None;
+        }
+        let elapsed_ns = self.probe.elapsed_ns;
         let seen: Vec<Broken> = broken
             .iter()
             .zip(limits)
             .map(|(broken, limit)| match *limit {
                 Limit::Latency { bound_ns, .. } => {
-                    let overdue = self.owed.overdue(bound_ns + window.length_ns);
+                    let age_ns = bound_ns + window.length_ns;
+                    let overdue = if elapsed_ns < age_ns { 0 } else { self.owed.overdue(age_ns) };
                     Broken { over: broken.over + overdue, of: broken.of + overdue }
                 }
                 _ => *broken,
@@ -322,9 +334,12 @@ impl RateController {
         let (low, high) = (self.bracket.low, self.bracket.high);
         self.end = Some(match (self.unstable(), low, high) {
             (Some(unstable), ..) => unstable,
-            (None, None, _) => SearchEnd::Unreachable { tps: self.tps, share: 1.0 },
-            (None, Some(low), high) => {
-                SearchEnd::OutOfTime { low: low.tps, high: high.map(|high| high.tps) }
+            (None, None, _) if !self.owed.has_succeeded => {
+                SearchEnd::Unreachable { tps: self.tps, share: 1.0 }
+            }
+            (None, low, high) => {
+                let (low, high) = (low.map_or(0.0, |low| low.tps), high.map(|high| high.tps));
+                SearchEnd::OutOfTime { low, high }
             }
         });
     }
@@ -343,6 +358,10 @@ impl RateController {
         self.set_tps(tps);
         self.plan = plan;
         self.begin_probe();
+        if let Plan::Measure(measurement) = &self.plan {
+            let settles_ns = self.refills_ns(measurement);
+            self.probe.settles_for(settles_ns);
+        }
     }
 
     /// Whole transactions a second, so that what is asked for is what is meant.
@@ -352,6 +371,7 @@ impl RateController {
 
     fn begin_probe(&mut self) {
         self.evidence.close();
+        self.relaxation.close();
         self.probe = Probe::new(self.config.limits.len(), self.owed.under_way, SETTLING);
     }
 }

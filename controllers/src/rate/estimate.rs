@@ -20,11 +20,26 @@ const ENOUGH_BLOCKS: usize = 4;
 
 /// What is assumed of the scatter before it has been seen, as so many blocks that scatter by
 /// so much more than independent transactions would.
-const ASSUMED: (f64, f64) = (6.0, 6.0);
+const ASSUMED: (f64, f64) = (2.0, 8.0);
+
+/// How sharp the corner is at which refusals begin.
+const ROUNDED: f64 = 3.0;
+
+/// Of so few transactions half of what is more or less of them than was asked for counts.
+const FEW: f64 = 300.0;
+
+/// See [`depends`]: standard deviations.
+const DEPENDS: f64 = 1.7;
+
+/// See [`is_beside`].
+const BESIDE: f64 = 0.15;
+
+/// Groups of neighbouring blocks.
+const GROUPS: usize = 8;
 
 /// The regression is not the target: where it is met is off by so much of the distance that the rates lie
 /// from it.
-const MODEL: f64 = 0.25;
+const MODEL: f64 = 0.15;
 
 /// Standard deviation of what is known of ln k beforehand.
 const STEEPNESS_KNOWN: f64 = 0.7;
@@ -57,6 +72,18 @@ impl RateEstimate {
     }
 }
 
+/// Which limit's rate is sought.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sought {
+    /// Its index, and the share that may break it.
+    pub(super) limit: usize,
+    pub(super) share: f64,
+    /// What is beyond a capacity fails, and does not wait.
+    pub(super) refuses: bool,
+    /// One in so many transactions tells something new, at the least.
+    pub(super) resembles: f64,
+}
+
 /// Windows at one rate.
 #[derive(Clone, Debug)]
 struct Block {
@@ -84,6 +111,8 @@ pub(super) struct Fit {
     pub(super) seen: Broken,
     /// It lies at the edge of what was tried, or beyond.
     pub(super) is_at_edge: bool,
+    /// Higher rates break the limit more than lower ones, by more than an accident.
+    pub(super) depends: bool,
 }
 
 pub(super) fn logit(share: f64) -> f64 {
@@ -147,45 +176,46 @@ impl Evidence {
     }
 
     /// Fits what was seen of a limit within `reach` (a difference of logarithms) of a rate.
-    pub(super) fn fit(
-        &self,
-        limit: usize,
-        share: f64,
-        near: f64,
-        reach: f64,
-        prior: Prior,
-    ) -> Option<Fit> {
-        let points: Vec<Point> = self
-            .blocks
-            .iter()
-            .filter_map(|block| {
-                let off = (block.ln_tps - near).abs() / reach;
-                let Broken { over, of } = block.broken[limit];
-                let weight = (1.0 - off.min(1.0).powi(3)).powi(3);
-                (off < 1.0 && of > 0).then_some(Point {
-                    at: block.ln_tps - near,
-                    over: over as f64,
-                    of: of as f64,
-                    weight,
-                })
-            })
-            .collect();
+    pub(super) fn fit(&self, sought: Sought, near: f64, reach: f64, prior: Prior) -> Option<Fit> {
+        let Sought { limit, share, refuses, resembles } = sought;
+        let near_to = |block: &&Block| (block.ln_tps - near).abs() < reach;
+        let blocks: Vec<&Block> = self.blocks.iter().filter(near_to).collect();
+        let mut points: Vec<Point> = Vec::with_capacity(blocks.len());
+        for round in blocks.chunk_by(|one, next| one.ln_tps == next.ln_tps) {
+            // What is refused depends on what came, by chance a little more or less than was asked for.
+            let came: f64 = round.iter().map(|block| block.broken[limit].of as f64).sum();
+            let length_s: f64 = round.iter().map(|block| block.length_ns as f64 / 1e9).sum();
+            let ln_tps = round[0].ln_tps;
+            let chance = match refuses && came > 0.0 {
+                true => ((came / length_s).ln() - ln_tps) * came / (came + FEW),
+                false => 0.0,
+            };
+            let off = (ln_tps - near).abs() / reach;
+            let weight = (1.0 - off.powi(3)).powi(3);
+            let judged = round.iter().map(|block| block.broken[limit]).filter(|seen| seen.of > 0);
+            points.extend(judged.map(|Broken { over, of }| Point {
+                at: ln_tps - near + chance,
+                over: over as f64,
+                of: of as f64,
+                weight,
+            }));
+        }
         if points.len() < ENOUGH_BLOCKS {
             return None;
         }
-        let base = logit(share);
+        let curve = Curve { share, refuses };
         let Prior { ln_tps, deviation, steepness } = prior;
         let known = (ln_tps - near, 1.0 / (deviation * deviation));
         let mut candidates: Vec<Candidate> = STEEPNESSES
             .iter()
-            .map(|&k| Candidate::solve(&points, base, k, (k / steepness).ln(), known))
+            .map(|&k| Candidate::solve(&points, curve, k, (k / steepness).ln(), known))
             .collect();
         let best = *candidates.iter().max_by(|a, b| a.likelihood.total_cmp(&b.likelihood))?;
-        let scatter = best.scatter(&points, base);
+        let (scatter, free) = best.scatter(&points, curve);
+        let scatter = scatter.max(resembles);
         let effective: f64 = points.iter().map(|point| point.weight).sum();
-        // Student's quantiles to first order. Neighbours resemble each other, so that of three blocks one
-        // tells something new of how they scatter.
-        let wider = 1.0 + 4.84 / (4.0 * (effective / 3.0 - 1.0).max(1.0));
+        // Student's quantiles to first order.
+        let wider = 1.0 + 4.84 / (4.0 * (free - 1.0).max(1.0));
         let spread = points.iter().map(|point| point.weight * point.at.abs()).sum::<f64>();
         let model = MODEL * spread / effective;
         for candidate in &mut candidates {
@@ -213,8 +243,6 @@ impl Evidence {
         for point in &points {
             seen.add(Broken { over: point.over as u64, of: point.of as u64 });
         }
-        let lowest = points.iter().map(|point| point.at).fold(f64::INFINITY, f64::min);
-        let highest = points.iter().map(|point| point.at).fold(f64::NEG_INFINITY, f64::max);
         Some(Fit {
             estimate: RateEstimate {
                 tps: (near + middle).exp(),
@@ -223,9 +251,34 @@ impl Evidence {
             },
             steepness: heaviest.k,
             seen,
-            is_at_edge: middle > highest + 0.01 || middle < lowest - 0.01,
+            is_at_edge: is_beside(&points, middle),
+            depends: depends(&points, scatter),
         })
     }
+}
+
+/// Whether nearly all of what was seen lies to one side of a rate.
+fn is_beside(points: &[Point], at: f64) -> bool {
+    let weight = |is: &dyn Fn(f64) -> bool| -> f64 {
+        points.iter().filter(|point| is(point.at)).map(|point| point.weight * point.of).sum()
+    };
+    let (all, above) = (weight(&|_| true), weight(&|off| off >= at - 0.002));
+    let below = weight(&|off| off <= at + 0.002);
+    above < BESIDE * all || below < BESIDE * all
+}
+
+/// Whether the half of the points at the higher rates breaks the limit more than the other, by more than an accident.
+fn depends(points: &[Point], scatter: f64) -> bool {
+    let mut sorted: Vec<&Point> = points.iter().collect();
+    sorted.sort_by(|one, other| one.at.total_cmp(&other.at));
+    let sum = |points: &[&Point]| -> (f64, f64) {
+        points.iter().fold((0.0, 0.0), |(over, of), point| (over + point.over, of + point.of))
+    };
+    let (lower, upper) = sorted.split_at(sorted.len() / 2);
+    let ((low, low_of), (high, high_of)) = (sum(lower), sum(upper));
+    let mean = (low + high) / (low_of + high_of);
+    let variance = mean * (1.0 - mean) * (1.0 / low_of + 1.0 / high_of) * scatter;
+    high / high_of - low / low_of > DEPENDS * variance.sqrt()
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -248,16 +301,17 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn solve(points: &[Point], base: f64, k: f64, off: f64, known: (f64, f64)) -> Self {
+    fn solve(points: &[Point], of: Curve, k: f64, off: f64, known: (f64, f64)) -> Self {
         let (known, prior) = known;
         let mut at = known;
         let mut information = prior;
         for _ in 0..30 {
             let (mut slope, mut curve) = ((known - at) * prior, prior);
             for point in points {
-                let p = share_at(base, k, point.at - at);
-                slope -= k * point.weight * (point.over - point.of * p);
-                curve += k * k * point.weight * point.of * p * (1.0 - p);
+                let (p, steep) = of.at(k, point.at - at);
+                let odd = p * (1.0 - p);
+                slope -= steep / odd * point.weight * (point.over - point.of * p);
+                curve += steep * steep / odd * point.weight * point.of;
             }
             information = curve;
             let step = (slope / curve).clamp(-0.1, 0.1);
@@ -268,38 +322,62 @@ impl Candidate {
         }
         let mut likelihood = -(at - known) * (at - known) * prior / 2.0;
         for point in points {
-            let p = share_at(base, k, point.at - at).clamp(1e-12, 1.0 - 1e-12);
+            let (p, _) = of.at(k, point.at - at);
             let (over, under) = (point.over, point.of - point.over);
             likelihood += point.weight * (over * p.ln() + under * (1.0 - p).ln());
         }
         Self { k, off, at, error: 1.0 / information.sqrt(), likelihood }
     }
 
-    /// By how much more than independent transactions would the blocks scatter, over several of them.
-    fn scatter(&self, points: &[Point], base: f64) -> f64 {
-        let mut residuals = Vec::with_capacity(points.len());
-        let mut variance = 0.0;
-        for point in points {
-            let p = share_at(base, self.k, point.at - self.at);
-            residuals.push(point.weight * (point.over - point.of * p));
-            // None seen is not none possible.
-            variance += point.weight * point.weight * (point.of * p * (1.0 - p)).max(0.5);
+    /// By how much more than independent transactions would the blocks scatter, put together to so few
+    /// groups that these no longer resemble each other.
+    fn scatter(&self, points: &[Point], of: Curve) -> (f64, f64) {
+        let size = points.len().div_ceil(GROUPS);
+        let (mut squares, mut variance) = (0.0, 0.0);
+        for group in points.chunks(size) {
+            let mut residual = 0.0;
+            for point in group {
+                let (p, _) = of.at(self.k, point.at - self.at);
+                residual += point.weight * (point.over - point.of * p);
+                // None seen is not none possible.
+                variance += point.weight * point.weight * (point.of * p * (1.0 - p)).max(0.5);
+            }
+            squares += residual * residual;
         }
-        let lagged = |lag: usize| -> f64 {
-            residuals.iter().zip(&residuals[lag.min(residuals.len())..]).map(|(a, b)| a * b).sum()
-        };
-        let count = points.len() as f64;
-        let own = lagged(0) * count / (count - 1.5);
-        let over_several =
-            own + 2.0 * (0.8 * lagged(1) + 0.6 * lagged(2) + 0.4 * lagged(3) + 0.2 * lagged(4));
-        let seen = own.max(over_several) / variance;
-        let (blocks, assumed) = ASSUMED;
-        ((seen * count + assumed * blocks) / (count + blocks)).max(1.0)
+        let groups = points.len().div_ceil(size) as f64;
+        let free = (groups - 1.0).max(1.0);
+        let seen = squares / variance * groups / free;
+        let (known, assumed) = ASSUMED;
+        (((seen * free + assumed * known) / (free + known)).max(1.0), free + known)
     }
 }
 
-fn share_at(base: f64, k: f64, off: f64) -> f64 {
-    1.0 / (1.0 + (-(base + k * off)).exp())
+/// How the share that breaks a limit grows with the rate.
+#[derive(Clone, Copy, Debug)]
+struct Curve {
+    /// At the limit.
+    share: f64,
+    /// What is beyond a capacity fails, so that the share grows in proportion to the distance from it; otherwise its
+    /// logit does.
+    refuses: bool,
+}
+
+impl Curve {
+    /// The share so far from the limit, and its slope.
+    fn at(self, k: f64, off: f64) -> (f64, f64) {
+        let share = self.share;
+        let (p, steep) = if self.refuses {
+            // Rounded where it comes to zero, since arrivals and credit vary.
+            let z = (ROUNDED * (1.0 + k * off)).min(700.0);
+            let one = ROUNDED.exp().ln_1p();
+            let slope = 1.0 / (1.0 + (-z).exp());
+            (share * z.exp().ln_1p() / one, share * k * ROUNDED / one * slope)
+        } else {
+            let p = 1.0 / (1.0 + (-(logit(share) + k * off)).exp());
+            (p, k * p * (1.0 - p))
+        };
+        (p.clamp(1e-9, 1.0 - 1e-9), steep.max(1e-12))
+    }
 }
 
 /// Distribution function of the normal distribution (Abramowitz and Stegun, 26.2.17; to 1e-7).

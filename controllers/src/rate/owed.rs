@@ -31,6 +31,8 @@ pub(super) struct Owed {
     planned: u64,
     ended: u64,
     answered_ns: u64,
+    /// Anything has ever succeeded.
+    pub(super) has_succeeded: bool,
     /// Transactions due or begun and not ended.
     pub(super) under_way: u64,
     /// When that was last no more than usual.
@@ -48,6 +50,7 @@ impl Owed {
         self.under_way = u64::from(window.in_flight).saturating_add(window.backlog);
         // What was due has ended or is under way, also where a window was not told of.
         self.ended = self.planned.saturating_sub(self.under_way);
+        self.has_succeeded |= window.succeeded > 0;
         self.due.push_back((self.now_ns, self.planned, self.under_way));
         if self.due.len() > MOST_POINTS {
             self.due.pop_front();
@@ -137,6 +140,11 @@ impl Owed {
     pub(super) fn is_drained(&self, tps: f64) -> bool {
         let usual = tps * self.base_ns() / 1e9;
         self.under_way as f64 <= 1.5 * usual + 3.0 * usual.sqrt() + 3.0
+    }
+
+    /// With more under way than this some of it waits.
+    pub(super) fn queue(&self, tps: f64) -> f64 {
+        1.5 * tps * self.base_ns() / 1e9 + 10.0
     }
 
     /// Whether much more is under way than is usual: what comes next would wait behind it.

@@ -49,7 +49,7 @@ pub(super) struct Probe {
     outstanding: u64,
     ended: u64,
     /// Time since the rate was set, and how much has to pass in times that an answer takes.
-    elapsed_ns: u64,
+    pub(super) elapsed_ns: u64,
     settling: f64,
     least_ns: u64,
     seen: Vec<Batches>,
@@ -59,6 +59,8 @@ pub(super) struct Probe {
     pub(super) completed: u64,
     pub(super) succeeded: u64,
     pub(super) service_sum_ns: u64,
+    /// Ended, and in which time, while more was under way than can be without a queue.
+    pub(super) queued: (u64, u64),
     /// Under way before the first window that is judged, and at the end of the last one.
     first: u64,
     last: u64,
@@ -73,6 +75,7 @@ pub(super) struct Probe {
 /// The last window, whether it is judged or not.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Now {
+    pub(super) completed: u64,
     pub(super) succeeded_tps: f64,
     /// Share that broke each limit.
     shares: Vec<f64>,
@@ -95,6 +98,7 @@ impl Probe {
             completed: 0,
             succeeded: 0,
             service_sum_ns: 0,
+            queued: (0, 0),
             first: outstanding,
             last: outstanding,
             plain: 0,
@@ -105,12 +109,14 @@ impl Probe {
     }
 
     /// Takes in a window; `usual_ns` is what an answer takes, once that is known. Whether it is one that
-    /// is judged. The change of the rate falls into the first window.
+    /// is judged. The change of the rate falls into the first window. With more under way than `queue` some of it
+    /// waits.
     pub(super) fn push(
         &mut self,
         window: &Window,
         broken: &[Broken],
         usual_ns: Option<f64>,
+        queue: f64,
     ) -> bool {
         let settling_ns = usual_ns.map(|usual_ns| usual_ns * self.settling);
         let settled = self.elapsed_ns >= self.least_ns
@@ -118,6 +124,7 @@ impl Probe {
             && self.ended >= self.outstanding;
         self.elapsed_ns += window.length_ns;
         self.now = Now {
+            completed: window.completed(),
             succeeded_tps: window.succeeded as f64 * 1e9 / window.length_ns as f64,
             shares: broken.iter().map(|broken| broken.share().unwrap_or(0.0)).collect(),
         };
@@ -126,6 +133,10 @@ impl Probe {
             &mut self.last,
             u64::from(window.in_flight).saturating_add(window.backlog),
         );
+        if before.min(self.last) as f64 > queue {
+            self.queued.0 += window.completed();
+            self.queued.1 += window.length_ns;
+        }
         if !settled {
             return false;
         }
@@ -152,6 +163,11 @@ impl Probe {
     /// Nothing is judged for so long in any case.
     pub(super) fn settles_for(&mut self, least_ns: u64) {
         self.least_ns = least_ns;
+    }
+
+    /// What was under way when the rate was set has ended, or as much.
+    pub(super) fn answers_are_its_own(&self) -> bool {
+        self.ended >= self.outstanding
     }
 
     pub(super) fn turned_over(&self, times: u64) -> bool {

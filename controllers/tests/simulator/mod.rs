@@ -43,6 +43,8 @@ pub(crate) enum Service {
     Exponential(f64),
     /// Pareto of shape 2.2 with this mean.
     Heavy(f64),
+    /// The first, and in a share of the cases the second.
+    Bimodal(f64, f64, f64),
 }
 
 impl Service {
@@ -50,6 +52,13 @@ impl Service {
         match self {
             Service::Fixed(ns) => ns,
             Service::Exponential(mean) => mean * random.exponential(),
+            Service::Bimodal(ns, slow_ns, share) => {
+                if random.uniform() < share {
+                    slow_ns
+                } else {
+                    ns
+                }
+            }
             Service::Heavy(mean) => {
                 let shape = 2.2;
                 mean * (shape - 1.0) / shape * random.uniform().powf(-1.0 / shape)
@@ -85,6 +94,10 @@ pub(crate) enum Change {
     Fails(f64, f64),
     /// Answers nothing from one second to another, and what was asked meanwhile after it.
     Freezes(f64, f64),
+    /// Answers nothing for so many seconds of every so many, as for garbage collection.
+    Pauses(f64, f64),
+    /// Its capacity changes by this share of the original every second, between these seconds: a leak, a cache that warms.
+    Drifts(f64, f64, f64),
 }
 
 /// A target.
@@ -138,6 +151,9 @@ impl Target {
         let now = now_ns / SECOND;
         self.changes.iter().fold(1.0, |health, change| match *change {
             Change::Step(at, factor) if now >= at => health * factor,
+            Change::Drifts(from, to, share) => {
+                (health + share * (now.min(to) - from).max(0.0)).max(0.01)
+            }
             _ => health,
         })
     }
@@ -147,6 +163,9 @@ impl Target {
         let now = now_ns / SECOND;
         self.changes.iter().fold(now_ns, |until, change| match *change {
             Change::Freezes(from, to) if (from..to).contains(&now) => until.max(to * SECOND),
+            Change::Pauses(length, every) if now % every > every - length => {
+                until.max(((now / every).floor() + 1.0) * every * SECOND)
+            }
             _ => until,
         })
     }

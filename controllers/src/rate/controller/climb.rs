@@ -2,6 +2,7 @@
 
 use super::super::bracket::{Cause, Edge};
 use super::super::probe::{CAREFUL, Confidence, Finding, QUICK};
+use super::relief::{MOSTLY, RETREAT};
 use super::{Plan, Proven, RateController};
 use crate::Limit;
 
@@ -18,6 +19,9 @@ const CAUTIOUS: u32 = 5;
 /// Descent while not even the lowest rate tried meets the limits.
 const DOWN: f64 = 8.0;
 
+/// And while only a part breaks them: at much less load it takes too long to tell which part.
+const DOWN_PARTLY: f64 = 4.0;
+
 /// A probe is given up as close to the limit after so many windows.
 const LONGEST_PROBE: u32 = 12;
 
@@ -31,7 +35,7 @@ impl RateController {
     pub(super) fn climb(&mut self) {
         // On the way back it is enough that nothing is amiss.
         let returns = self.proven.is_some_and(|proven| self.tps < 0.999 * proven.tps);
-        if returns && self.caution <= 1 && self.probe.seen() > 0 && self.used() < 1.0 {
+        if returns && self.probe.seen() > 0 && self.used() < 1.0 {
             return self.step_up();
         }
         let confidence = if self.floor.is_some() { CAREFUL } else { QUICK };
@@ -46,7 +50,9 @@ impl RateController {
             Finding::Behind => self.turn_back(self.saturation(), 1.5),
             Finding::Under => self.step_up(),
             Finding::Open if self.probe_is_long() => {
-                if self.used() < 1.0 {
+                if let Some((limit, used)) = self.is_no_better() {
+                    self.turn_back(Cause::Limit(limit), used);
+                } else if self.used() < 1.0 {
                     // Whether that comes of the load, the next step will show.
                     self.step_up();
                 } else if let (None, Some((limit, used))) =
@@ -59,6 +65,14 @@ impl RateController {
             }
             Finding::Over(_) | Finding::Open => {}
         }
+    }
+
+    /// Much less load does not help: as many break a limit as did at a much higher rate, nearly.
+    fn is_no_better(&self) -> Option<(usize, f64)> {
+        let (tps, before) = self.floor?;
+        let (limit, used) = self.probe.nearest(&self.config.limits)?;
+        let share = used * self.config.limits[limit].share();
+        (self.tps <= 1.1 * tps / DOWN_PARTLY && share > before / 2.0).then_some((limit, used))
     }
 
     pub(super) fn bears(&mut self, used: f64) {
@@ -154,14 +168,20 @@ impl RateController {
             self.bracket.low = self.bracket.low.filter(|low| !does_less(low));
         }
         if queues {
-            self.meter(self.probe.completed, self.probe.length_ns);
+            let (completed, length_ns) = self.probe.queued;
+            self.meter(completed, length_ns);
         }
         // A little more than it bore, and most fail: it did not bear that for long.
-        if self.probe.collapsed > 0 && self.bracket.low.is_some_and(|low| tps < 1.3 * low.tps) {
-            self.bracket.low = None;
-            self.caution += 1;
-        }
+        let collapsed =
+            self.bracket.low.filter(|low| self.probe.collapsed > 0 && tps < 1.3 * low.tps);
         self.estimate = None;
+        if let Some(low) = collapsed {
+            self.caution += 1;
+            let next = low.tps * RETREAT;
+            self.recover_to(next, Plan::Climb);
+            self.bracket.low = None;
+            return;
+        }
         self.proven = self.proven.filter(|proven| proven.held);
         match self.bracket.low {
             Some(low) => {
@@ -175,17 +195,19 @@ impl RateController {
     /// Not even the lowest rate so far is borne.
     pub(super) fn descend(&mut self, told: Option<f64>, keeps_up: bool, share: Option<f64>) {
         // Of what is refused it is told how much is borne, though nothing queues.
-        let alone = told.is_none() && self.tps * self.owed.service_ns() / 1e9 < ALONE;
-        let is_limit = matches!(self.bracket.high, Some(Edge { cause: Cause::Limit(_), .. }));
+        let limit = match self.bracket.high {
+            Some(Edge { cause: Cause::Limit(limit), .. }) => Some(&self.config.limits[limit]),
+            _ => None,
+        };
+        let (is_limit, is_latency) =
+            (limit.is_some(), matches!(limit, Some(Limit::Latency { .. })));
+        let alone = is_latency && told.is_none() && self.tps * self.owed.service_ns() / 1e9 < ALONE;
         if is_limit
             && keeps_up
             && let Some(share) = share
         {
             // Much less load does not help: it is not the load.
-            let no_better = self.floor.is_some_and(|(tps, before)| {
-                self.tps <= tps / (DOWN / 2.0) && share > before / 2.0
-            });
-            if no_better || alone || self.tps <= 1.0 {
+            if self.is_no_better().is_some() || alone || self.tps <= 1.0 {
                 return self.give_up(share);
             }
             if self.floor.is_none_or(|(tps, _)| self.tps < tps) {
@@ -199,6 +221,7 @@ impl RateController {
             (0, Some(told)) => 0.9 * told,
             (_, Some(told)) if !keeps_up => 0.8 * told,
             (0, None) => self.tps / FAR,
+            _ if share.is_some_and(|share| share < MOSTLY) => self.tps / DOWN_PARTLY,
             _ => self.tps / DOWN,
         };
         let next = next.max(self.tps / DOWN);

@@ -141,6 +141,7 @@ impl RateController {
         self.estimate = None;
         self.end = None;
         self.evidence.forget();
+        self.relaxation.forget();
         self.overloaded = (0, 0);
         self.floor = None;
         self.bracket = Bracket::default();
@@ -192,7 +193,8 @@ impl RateController {
     /// More becomes due than ends.
     fn queue_grew(&mut self, growth: f64) {
         let now_ns = self.owed.now_ns();
-        self.meter(self.probe.completed, self.probe.length_ns);
+        let (completed, length_ns) = self.probe.queued;
+        self.meter(completed, length_ns);
         let lower = self.tps * (1.0 - growth - 0.005);
         let tps = self.does().map_or(lower, |(does, _)| (0.995 * does).min(0.998 * self.tps));
         self.estimate = None;
@@ -242,6 +244,7 @@ impl RateController {
                 self.end = None;
                 self.estimate = None;
                 self.evidence.forget();
+                self.relaxation.forget();
             }
             let now_ns = self.owed.now_ns();
             if let Plan::Hold(hold) = &mut self.plan {
@@ -292,6 +295,7 @@ impl RateController {
             self.estimate = None;
             self.end = None;
             self.evidence.forget();
+            self.relaxation.forget();
         }
         self.correct_keeping(tps);
         true

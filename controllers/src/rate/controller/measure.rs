@@ -2,7 +2,7 @@
 //! narrow.
 
 use super::super::bracket::{Cause, Edge};
-use super::super::estimate::{Fit, Prior, RateEstimate};
+use super::super::estimate::{Fit, Prior, RateEstimate, Sought};
 use super::{Plan, RateController, SETTLING};
 use crate::rate::interval::proportion;
 use crate::rate::probe::{GROWS, Probe};
@@ -26,20 +26,42 @@ const FARTHEST: f64 = 0.04;
 const LARGEST_STEP: f64 = 0.06;
 
 /// A round lasts so many windows, or until so many transactions should have broken the limit.
-const ROUND: u32 = 5;
+const ROUND: u32 = 8;
 const LONGEST_ROUND: u32 = 20;
 const EXPECTED: f64 = 12.0;
 
+/// And for so many relaxation times of a queue.
+const ROUND_RELAXES: f64 = 3.0;
+
+/// One in so many of the transactions within a relaxation time tells something new.
+const RESEMBLES: f64 = 0.7;
+
+/// A queue that was empty takes longer to come to its length than an answer takes; and a target that refuses
+/// may have credit, which it uses up a little beyond its capacity.
+const REFILLS_NS: u64 = 400_000_000;
+const CREDIT_NS: u64 = 1_500_000_000;
 /// Fewest rounds.
 const ROUNDS: u32 = 5;
 
-/// It is narrow enough at this half width, or after this time.
-const NARROW_ENOUGH: f64 = 0.025;
-const LONGEST_NS: u64 = 4_000_000_000;
+/// It is narrow enough at this half width, or after the longest time; and not before the shortest, since whoever
+/// stops as soon as it seems narrow stops where it seems so by chance.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    enough: f64,
+    shortest_ns: u64,
+    longest_ns: u64,
+}
 
-/// The same where the rate is all that the run is for.
-const CAREFUL_ENOUGH: f64 = 0.02;
-const CAREFUL_NS: u64 = 8_000_000_000;
+const QUICKLY: Patience =
+    Patience { enough: 0.025, shortest_ns: 3_000_000_000, longest_ns: 4_000_000_000 };
+
+/// Where the rate is all that the run is for.
+const CAREFULLY: Patience =
+    Patience { enough: 0.02, shortest_ns: 5_000_000_000, longest_ns: 8_000_000_000 };
+
+/// It takes so many relaxation times or service times longer, but no longer than this.
+const LONGER: f64 = 20.0;
+const LONGER_NS: f64 = 10e9;
 
 /// Rounds in a row without any use of the limit, after which it is sought anew.
 const MOST_ASTRAY: u32 = 3;
@@ -138,9 +160,32 @@ impl RateController {
         (2_f64.ln() / self.steepness).clamp(0.005, FARTHEST)
     }
 
+    /// What was seen so soon after a much lower rate says nothing of this one.
+    pub(super) fn refills_ns(&self, measurement: &Measurement) -> u64 {
+        match self.config.limits[measurement.limit] {
+            Limit::ErrorRate(_) => CREDIT_NS,
+            Limit::Latency { .. } => REFILLS_NS,
+        }
+    }
+
+    /// For how long windows resemble each other in how they break a limit.
+    fn relaxes_ns(&self, limit: usize) -> f64 {
+        match self.config.limits[limit] {
+            Limit::ErrorRate(_) => 0.0,
+            Limit::Latency { .. } => self.relaxation.time_ns(),
+        }
+    }
+
     fn fit(&self, limit: usize, near: f64, prior: Prior) -> Option<Fit> {
-        let share = self.config.limits[limit].share();
-        self.evidence.fit(limit, share, near.ln(), self.reach(), prior)
+        let Self { config, relaxation, tps, .. } = self;
+        let share = config.limits[limit].share();
+        let (refuses, resembles) = match config.limits[limit] {
+            Limit::ErrorRate(_) => (true, 1.0),
+            // Of a queue, what comes within its relaxation time breaks the limit together, mostly.
+            Limit::Latency { .. } => (false, RESEMBLES * tps * relaxation.time_ns() / 1e9),
+        };
+        let sought = Sought { limit, share, refuses, resembles };
+        self.evidence.fit(sought, near.ln(), self.reach(), prior)
     }
 
     /// A window of a round was judged.
@@ -151,7 +196,8 @@ impl RateController {
         let odds = share.min(1.0 - share);
         let seen = self.probe.sum(limit);
         let expects = seen.of as f64 * odds >= EXPECTED;
-        let lasts_ns = (2.0 * self.owed.service_ns()) as u64;
+        let lasts_ns =
+            (2.0 * self.owed.service_ns()).max(ROUND_RELAXES * self.relaxes_ns(limit)) as u64;
         let grows = self.probe.growth().or(self.owed.growth()).is_some();
         if self.probe.windows >= GROWS && grows {
             return self.queue_grows(limit);
@@ -165,7 +211,8 @@ impl RateController {
 
     /// More becomes due than ends: what ends is what it can do, and in time the limit would be broken.
     fn queue_grows(&mut self, limit: usize) {
-        self.meter(self.probe.completed, self.probe.length_ns);
+        let (completed, length_ns) = self.probe.queued;
+        self.meter(completed, length_ns);
         let told = self.does().map_or(self.tps, |(tps, _)| tps);
         if matches!(self.config.limits[limit], Limit::Latency { .. }) {
             self.evidence.overrule(limit);
@@ -216,19 +263,19 @@ impl RateController {
             let most = LARGEST_STEP * f64::from(1 << astray.min(4));
             let step = (fit.estimate.tps / center).ln().clamp(-LARGEST_STEP, most);
             next = center * step.exp();
-            let (enough, longest_ns) = match self.config.until_found {
-                true => (CAREFUL_ENOUGH, CAREFUL_NS),
-                false => (NARROW_ENOUGH, LONGEST_NS),
-            };
-            let mut longest_ns = longest_ns + (20.0 * self.owed.service_ns()) as u64;
+            let Patience { enough, shortest_ns, mut longest_ns } =
+                if self.config.until_found { CAREFULLY } else { QUICKLY };
+            let forgets_ns = self.owed.service_ns().max(self.relaxes_ns(limit));
+            longest_ns += (LONGER * forgets_ns).min(LONGER_NS) as u64;
             let pauses = self.config.until_found && !self.pauses.is_empty();
             if pauses {
                 // Some more of them have to be seen.
                 longest_ns = longest_ns.max(LONG_ENOUGH_FOR_PAUSES_NS);
             }
             let narrow = !pauses && fit.estimate.uncertainty() <= enough && !fit.is_at_edge;
-            let long = self.owed.now_ns() - begun_ns >= longest_ns;
-            if round >= ROUNDS && (narrow || long) {
+            let took_ns = self.owed.now_ns() - begun_ns;
+            let is_long = took_ns >= longest_ns;
+            if round >= ROUNDS && (is_long || narrow && took_ns >= shortest_ns) {
                 return self.found(limit, fit);
             }
         }
@@ -258,6 +305,7 @@ impl RateController {
 
     pub(super) fn begin_round(&mut self) {
         self.evidence.close();
+        self.relaxation.close();
         let limits = self.config.limits.len();
         // A queue near its limit takes time to find its new length.
         self.probe = Probe::new(limits, self.owed.under_way, 2.0 * SETTLING);
@@ -268,6 +316,17 @@ impl RateController {
             // Not even the lowest rate was borne. If that was the lower edge, it was an accident.
             let near = |low: &Edge| low.tps > 0.94 * self.tps;
             self.bracket.low = self.bracket.low.filter(|low| !near(low));
+            return self.turn_back(Cause::Limit(limit), 2.0);
+        }
+        let refuses = matches!(self.config.limits[limit], Limit::ErrorRate(_));
+        if refuses && !fit.depends {
+            // It is not the load, as it seems.
+            if fit.seen.share() <= Some(self.config.limits[limit].share()) {
+                return self.climb_on();
+            }
+            // Much less of it will show.
+            self.bracket.low = None;
+            self.floor = Some((self.tps, fit.seen.share().unwrap_or(1.0)));
             return self.turn_back(Cause::Limit(limit), 2.0);
         }
         let mut estimate = fit.estimate;

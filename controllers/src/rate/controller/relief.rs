@@ -1,7 +1,7 @@
 //! Targets that are not well: relief until what is under way has ended, silence, pauses, and waiting.
 
 use super::super::bracket::{Bracket, Cause, Edge};
-use super::super::probe::{Finding, QUICK, plainly_over};
+use super::super::probe::{CAREFUL, Finding, Now, QUICK, plainly_over};
 use super::{Plan, Proven, RateController};
 use crate::{Broken, SearchEnd, Window};
 
@@ -11,8 +11,20 @@ pub(super) const RELIEF: f64 = 0.6;
 /// A target that fails is asked at this share of the rate that it bore.
 pub(super) const GENTLE: f64 = 0.05;
 
-/// A queue that was empty takes longer to come to its length than an answer takes.
-const REFILLS_NS: u64 = 400_000_000;
+/// What it bore and did not bear for long is come back to less by this, each time.
+pub(super) const RETREAT: f64 = 0.7;
+
+/// A target of whose answers so many are good, and so many are not, is overloaded, and neither well nor dead.
+const DOES_SOME: f64 = 0.1;
+
+/// Where fewer than this break a limit, it is not what overload does to all.
+pub(super) const MOSTLY: f64 = 0.5;
+
+/// What was seen longer ago than this says nothing of whether it is well now.
+const LOOKS_NS: u64 = 3_000_000_000;
+
+/// Fewest windows of a target that has broken a limit whatever the rate, before it is believed to be well.
+const LONG_LOOK: u32 = 10;
 
 /// What comes after relief.
 #[derive(Debug)]
@@ -33,28 +45,48 @@ impl RateController {
         if let Some(Edge { cause: Cause::Limit(limit), .. }) = self.bracket.high {
             self.bound_by = Some(limit);
         }
-        let was_well = self.proven.is_some();
-        self.end = (!was_well).then_some(SearchEnd::Unreachable { tps: self.tps, share });
+        // It may have just been started: the end is told once that has not helped. What fails in part
+        // whatever the load is looked at where more is seen of it.
+        let tps = self.floor.filter(|_| share < MOSTLY).map_or(self.tps, |(tps, _)| tps);
         let since_ns = self.owed.now_ns();
-        self.go_to(self.tps.max(1.0), Plan::Wait { since_ns });
+        self.go_to(tps.max(1.0), Plan::Wait { since_ns });
     }
 
     /// It asks gently. When the target is well, the search goes on.
     pub(super) fn wait(&mut self, since_ns: u64) {
-        match self.probe.judge(&self.config.limits, QUICK) {
-            Finding::Under => {
-                self.end = None;
-                self.bracket = Bracket::default();
-                self.floor = None;
-                self.step_up();
+        let has_floor = self.floor.is_some();
+        let finding = self.judge(if has_floor { CAREFUL } else { QUICK });
+        let is_well = match finding {
+            Finding::Under => !has_floor || self.probe.windows >= LONG_LOOK,
+            // So near to a limit that it cannot be told soon: what comes next will show it.
+            Finding::Open => {
+                has_floor
+                    && self.probe.length_ns >= LOOKS_NS
+                    && self.probe_is_long()
+                    && self.used() < 1.0
             }
-            Finding::Over(_) | Finding::Behind => self.wait_on(since_ns),
-            Finding::Open => {}
+            Finding::Over(_) | Finding::Behind => return self.wait_on(since_ns),
+        };
+        if is_well {
+            self.end = None;
+            self.bracket = Bracket::default();
+            self.floor = None;
+            self.step_up();
         }
+    }
+
+    /// It is neither well nor dead, but refuses what is beyond this.
+    fn refuses_beyond(&self) -> Option<f64> {
+        let Now { completed, succeeded_tps, .. } = self.probe.now;
+        let is_part = (DOES_SOME..1.0 - DOES_SOME).contains(&(succeeded_tps / self.tps));
+        (self.floor.is_none() && completed >= 50 && is_part).then_some(succeeded_tps)
     }
 
     /// It is still not well.
     pub(super) fn wait_on(&mut self, since_ns: u64) {
+        if let Some(does) = self.refuses_beyond() {
+            return self.go_to(0.8 * does, Plan::Climb);
+        }
         let patience_ns = 10_000_000_000 + 10 * self.owed.service_ns() as u64;
         if self.owed.now_ns() - since_ns > patience_ns {
             let nearest = self.probe.nearest(&self.config.limits);
@@ -63,8 +95,10 @@ impl RateController {
             // It may bear less.
             self.set_tps(self.tps / 2.0);
             self.plan = Plan::Wait { since_ns: self.owed.now_ns() };
+            self.begin_probe();
+        } else if self.floor.is_none() || self.probe.length_ns >= LOOKS_NS {
+            self.begin_probe();
         }
-        self.begin_probe();
     }
 
     /// Nothing is answered, though it should be: the target is relieved, and asked again gently.
@@ -89,6 +123,7 @@ impl RateController {
                 self.proven = Some(Proven { tps, held: true });
                 self.bracket = Bracket::default();
                 self.evidence.forget();
+                self.relaxation.forget();
                 (tps * RELIEF, Plan::Climb)
             }
             Plan::Measure(measurement) => (tps, Plan::Measure(measurement)),
@@ -138,14 +173,13 @@ impl RateController {
     pub(super) fn relieve(&mut self, window: &Window, broken: &[Broken]) {
         let limits = self.config.limits.len();
         debug_assert_eq!(broken.len(), limits);
-        self.probe.push(window, broken, self.owed.usual_ns());
+        self.probe.push(window, broken, self.owed.usual_ns(), f64::INFINITY);
         let is_first = self
             .relief
             .as_ref()
             .is_some_and(|relief| self.owed.now_ns() <= relief.begun_ns + window.length_ns);
-        let is_full = self.does().is_some_and(|(tps, _)| {
-            self.owed.under_way as f64 > 1.5 * tps * self.owed.base_ns() / 1e9 + 10.0
-        });
+        let is_full =
+            self.does().is_some_and(|(tps, _)| self.owed.under_way as f64 > self.owed.queue(tps));
         let drains = window.completed() > window.planned + window.planned / 10;
         if is_full && drains && !is_first {
             self.meter(window.completed(), window.length_ns);
@@ -170,9 +204,6 @@ impl RateController {
         if drained && well && now_ns > relief.begun_ns + window.length_ns {
             let Some(Relief { tps, plan, .. }) = self.relief.take() else { return };
             self.go_to(tps, plan);
-            if matches!(self.plan, Plan::Measure(_)) {
-                self.probe.settles_for(REFILLS_NS);
-            }
             return;
         }
         let patience_ns = 500_000_000 + (4.0 * self.owed.base_ns()) as u64;
@@ -193,12 +224,17 @@ impl RateController {
         self.caution += 1;
         self.proven = match self.proven {
             Some(proven) if proven.held => Some(proven),
-            _ if self.caution == 1 => Some(Proven { tps: was, held: false }),
-            _ => None,
+            // The first time may be an accident of the target's own.
+            _ => Some(Proven { tps: was * RETREAT.powi(self.caution as i32 - 1), held: false }),
         };
+        let high = self.bracket.high.filter(|_| self.caution > 1);
         self.bracket = Bracket::default();
+        if let Some(high) = high {
+            self.bracket.breaks(high);
+        }
         self.overloaded = (0, 0);
         self.evidence.forget();
+        self.relaxation.forget();
         self.estimate = None;
         let since_ns = self.owed.now_ns();
         let gentle = (was * GENTLE).min(self.tps).max(1.0);
