@@ -129,6 +129,12 @@ impl Shortfall {
         self.asked.saturating_sub(self.succeeded)
     }
 
+    /// More than one in a hundred of what was asked for: worth a reader's time.
+    #[must_use]
+    pub fn is_notable(&self) -> bool {
+        self.short() > self.asked / 100
+    }
+
     /// The cause of most of it.
     #[must_use]
     pub fn largest(&self) -> Option<Cause> {

@@ -619,7 +619,7 @@ fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
     let verdict = match steady {
         // The rate was asked for and not held, or held by a generator without reserve. Lateness by
         // itself keeps no rate down: the limits are judged without it.
-        Some(steady) => not_held(steady, found_tps).or_else(|| exhausted(steady, achieved_tps)),
+        Some(steady) => not_held(steady).or_else(|| exhausted(steady, achieved_tps)),
         None => too_slow(evidence, achieved_tps),
     };
     if let Some(verdict) = verdict {
@@ -658,13 +658,14 @@ fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
 }
 
 /// Who kept the rate from being held that the target was found to bear, if it was not the target.
-fn not_held(steady: &Evidence, found_tps: u32) -> Option<Verdict> {
-    if steady.reached(found_tps) {
+fn not_held(steady: &Evidence) -> Option<Verdict> {
+    let held_tps = steady.goal()?;
+    if steady.reached(held_tps) {
         return None;
     }
     let cause = Shortfall::of(steady)?.largest()?;
     let is_target = matches!(cause, Cause::Target | Cause::Failures);
-    (!is_target).then(|| blamed(steady, cause, found_tps))
+    (!is_target).then(|| blamed(steady, cause, held_tps))
 }
 
 /// Whether parts of the generator are missing.
