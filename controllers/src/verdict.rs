@@ -586,11 +586,12 @@ fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
     let &SearchEvidence { tps: found_tps, bound_by, saturated, held_tps, end, .. } = search;
     let goal_tps = evidence.goal();
     // What the target does in the end is more than what it once held.
-    if let Some(verdict) = evidence.fails() {
-        return fault_beyond_one_in_a_hundred(evidence).unwrap_or(verdict);
-    }
     let steady = search.steady.as_deref();
     let part = steady.unwrap_or(evidence);
+    if let Some(verdict) = evidence.fails() {
+        let fault = lost(evidence).or_else(|| part.spoilt_by()).or_else(|| cut_off(evidence));
+        return fault.unwrap_or(verdict);
+    }
     if let (Some(goal_tps), Some(achieved_tps)) = (goal_tps, held_tps)
         && achieved_tps >= REACHED * f64::from(goal_tps)
     {

@@ -676,3 +676,82 @@ fn a_search_that_found_no_rate_says_why() {
     let text = judge(&evidence).to_string();
     assert!(text.contains("no rate meets the limits"), "{text}");
 }
+
+/// Searched for by overshooting, then 970 a second for five seconds.
+fn held() -> Evidence {
+    Evidence {
+        goal_tps: Some(970),
+        planned: 4_850,
+        started: 4_850,
+        missed: 0,
+        completed: 4_845,
+        elapsed_ns: 5_000_000_000,
+        ..short()
+    }
+}
+
+fn with_held(steady: Evidence, change: impl FnOnce(&mut Evidence, &mut SearchEvidence)) -> Verdict {
+    with_search(|evidence, search| {
+        // While overshooting, all instances were in use, the generator was late and out of ports.
+        evidence.instances = 1_000;
+        (evidence.busy, evidence.late_p99_ns, evidence.stolen) = (0.99, 900_000_000, 0.1);
+        (evidence.stalled, evidence.ports) = (300, 6);
+        search.steady = Some(Box::new(steady));
+        change(evidence, search);
+    })
+}
+
+#[test]
+fn what_was_met_while_overshooting_is_no_verdict_on_what_was_held() {
+    let found = with_held(held(), |_, _| {});
+    assert!(matches!(found, Verdict::Limit { found_tps: 970, .. }), "{found:?}");
+    let reached = with_held(held(), |evidence, _| evidence.goal_tps = Some(970));
+    assert!(matches!(reached, Verdict::GoalReached { .. }), "{reached:?}");
+    // What was met while holding is.
+    let full = with_held(Evidence { instances: 1_000, ..held() }, |_, _| {});
+    assert!(matches!(full, Verdict::ConcurrencyLimit { .. }), "{full:?}");
+    let spoilt = with_held(Evidence { ports: 60, ..held() }, |_, _| {});
+    assert_eq!(spoilt, Verdict::Ports { failures: 60 });
+    let busy = Evidence { busy: 0.95, late_p99_ns: 9_000_000, ..held() };
+    assert!(matches!(with_held(busy, |_, _| {}), Verdict::Generator { .. }));
+    // Lateness in which the rate was held keeps no rate down: limits are judged without it.
+    let late = Evidence { late_p99_ns: 9_000_000, stolen: 0.2, taken: 0.2, ..held() };
+    assert!(matches!(with_held(late.clone(), |_, _| {}), Verdict::Limit { .. }));
+    let kept = Evidence { completed: 4_000, started: 4_000, missed: 850, stalled: 850, ..late };
+    assert!(matches!(with_held(kept, |_, _| {}), Verdict::Processor { .. }));
+    // Nor does the last state count for less than what was held.
+    let died = with_held(held(), |evidence, _| {
+        (evidence.failed, evidence.failing) = (100, (100, 5_000_000_000));
+    });
+    assert!(matches!(died, Verdict::Failing { .. }), "{died:?}");
+}
+
+#[test]
+fn a_limit_bounds_no_rate_that_is_the_goal_again() {
+    // A limit was met once; the goal is asked for again and falls short for want of instances.
+    let steady = Evidence {
+        started: 4_000,
+        completed: 4_000,
+        missed: 850,
+        instance_wait_ns: SECOND,
+        ..held()
+    };
+    let unused = Broken { over: 0, of: 4_000 };
+    let judged = with_held(steady, |evidence, search| {
+        evidence.goal_tps = Some(970);
+        search.bound_by = Some((Limit::ErrorRate(0.03), unused));
+        search.held_tps = Some(800.0);
+    });
+    assert!(matches!(judged, Verdict::Instances { .. }), "{judged:?}");
+    // For no reason given: that is the target's, and neither a limit nor a run that has completed.
+    let judged = with_held(held(), |evidence, search| {
+        evidence.goal_tps = Some(970);
+        search.bound_by = Some((Limit::ErrorRate(0.03), unused));
+        search.held_tps = Some(950.0);
+    });
+    assert!(matches!(judged, Verdict::Target { goal_tps: 970, .. }), "{judged:?}");
+    let judged = with_search(|evidence, search| {
+        (evidence.goal_tps, search.bound_by, search.held_tps) = (Some(2_000), None, Some(970.0));
+    });
+    assert!(judged.tps_limited(), "{judged:?}");
+}

@@ -479,3 +479,91 @@ impl Search {
         (self.limits.iter().any(latency), !self.limits.iter().all(latency))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn search() -> Search {
+        let limits = vec![Limit::ErrorRate(0.05)];
+        Search::new(&RunConfig { limits, ..RunConfig::default() }, 1_000_000)
+    }
+
+    /// A window of the rate, held: of all shards, which is one.
+    fn held(search: &mut Search, tps: u32) {
+        if search.unsteady > 0 {
+            search.unsteady -= 1;
+        } else {
+            let planned = u64::from(tps) / 10;
+            search.pending.add(0, &ShardWindow { planned, ..ShardWindow::default() });
+            search.pending.length_ns = 100_000_000;
+            search.steady.absorb(&mut search.pending);
+        }
+        search.hold(tps, false);
+    }
+
+    #[test]
+    fn what_is_steady_begins_anew_when_the_rate_has_crept_away() {
+        let mut search = search();
+        search.hold(1_000, true);
+        for _ in 0..11 {
+            held(&mut search, 1_000);
+        }
+        assert_eq!((search.steady.planned, search.steady.length_ns), (1_000, 1_000_000_000));
+        // By one in a hundred, and by one more: that is the same rate still.
+        held(&mut search, 1_010);
+        held(&mut search, 1_020);
+        assert_eq!(search.steady.length_ns, 1_200_000_000);
+        held(&mut search, 1_031);
+        assert_eq!(search.steady.length_ns, 0);
+        // Until there is another, the part before is what was held.
+        assert_eq!(search.former.as_ref().map(|former| former.length_ns), Some(1_300_000_000));
+        held(&mut search, 1_031);
+        held(&mut search, 1_031);
+        assert_eq!((search.steady.planned, search.steady.length_ns), (103, 100_000_000));
+        // It comes back to the rate after a pause, and the target has not changed.
+        search.hold(1_040, true);
+        assert_eq!(search.steady.length_ns, 100_000_000);
+        search.has_changed = true;
+        search.hold(1_040, true);
+        assert!(search.steady.length_ns == 0 && search.former.is_none());
+    }
+
+    #[test]
+    fn a_part_tells_of_itself_alone() {
+        let mut failures = [0; FailureClass::COUNT];
+        failures[FailureClass::Descriptors.index()] = 30;
+        failures[FailureClass::Timeout.index()] = 10;
+        let window = ShardWindow {
+            planned: 1_000,
+            started: 990,
+            missed: 10,
+            failures,
+            end_ns: 1_000_000_000,
+            idle_ns: 250_000_000,
+            ..ShardWindow::default()
+        };
+        let mut pending = Part::new(0);
+        pending.add(1, &window);
+        (pending.succeeded, pending.failed) = (950, 40);
+        (pending.length_ns, pending.instances) = (1_000_000_000, 7);
+        let whole =
+            Window { instances: 7, target_wait_ns: 5, instance_wait_ns: 3, ..Window::default() };
+        pending.waits = SplitWaits::of(&whole, 7);
+        let mut part = Part::new(0);
+        part.absorb(&mut pending);
+        part.absorb(&mut pending);
+        let evidence = part.evidence();
+        assert_eq!((evidence.planned, evidence.missed, evidence.completed), (1_000, 10, 990));
+        assert_eq!((evidence.descriptors, evidence.timeouts, evidence.failed), (30, 10, 10));
+        assert_eq!((evidence.limit_target_wait_ns, evidence.limit_instance_wait_ns), (5, 3));
+        assert_eq!((evidence.instances, evidence.busy), (7, 0.75));
+        let steady = part.into_steady();
+        assert_eq!(steady.busy, [0.0, 0.75]);
+        // What the generator failed at was not borne by the target.
+        assert!((steady.tps() - 960.0).abs() < 1e-6, "{}", steady.tps());
+        // Fewer instances than may be: no wait was the limit's.
+        let below = SplitWaits::of(&whole, 8);
+        assert_eq!((below.target_ns, below.limit_target_ns, below.limit_instance_ns), (5, 0, 0));
+    }
+}
