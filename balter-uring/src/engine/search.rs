@@ -512,7 +512,7 @@ mod tests {
         assert_eq!((search.steady.planned, search.steady.length_ns), (1_000, 1_000_000_000));
         // By one in a hundred, and by one more: that is the same rate still.
         held(&mut search, 1_010);
-        held(&mut search, 1_020);
+        held(&mut search, 1_019);
         assert_eq!(search.steady.length_ns, 1_200_000_000);
         held(&mut search, 1_031);
         assert_eq!(search.steady.length_ns, 0);
