@@ -33,6 +33,9 @@ fn short() -> Evidence {
 
 const SECOND: u64 = 1_000_000_000;
 
+/// What it is, its evidence, the verdict's name, and what is short by cause.
+type Case = (&'static str, Evidence, &'static str, Vec<(Cause, u64)>);
+
 /// Runs of ten seconds at 100 a second, with the verdict's name and what is short by cause.
 #[test]
 fn the_verdict_names_the_largest_share_of_what_is_short() {
@@ -46,7 +49,7 @@ fn the_verdict_names_the_largest_share_of_what_is_short() {
         ..short()
     };
     let saturation = Some(Saturation { throughput: 50.0, concurrency: 8 });
-    let cases: Vec<(&str, Evidence, &str, Vec<(Cause, u64)>)> = vec![
+    let cases: Vec<Case> = vec![
         (
             // The queue would have been there without the stolen time too.
             "a slow target, 8 % of the machine stolen",
