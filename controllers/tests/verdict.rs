@@ -148,6 +148,12 @@ fn the_verdict_names_the_largest_share_of_what_is_short() {
             vec![(Faults, 400)],
         ),
         (
+            "one panic beside a slow target",
+            Evidence { panics: 1, completed: 499, target_wait_ns: SECOND, ..short() },
+            "Target",
+            vec![(Target, 500), (Faults, 1)],
+        ),
+        (
             "no ports",
             Evidence { started: 1_000, missed: 0, completed: 1_000, ports: 300, ..short() },
             "Ports",
