@@ -121,7 +121,7 @@ mod userland;
 mod waker;
 
 pub use balter_controllers::{
-    Arrival, Broken, Limit, RateState, Saturation, SearchEnd, Usl, Verdict,
+    Arrival, Broken, Cause, Limit, RateState, Saturation, SearchEnd, Shortfall, Usl, Verdict,
 };
 pub use balter_macros::{scenario, transaction};
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use balter_controllers::{Broken, Limit, RateState, SearchEnd};
+use balter_controllers::{Broken, Limit, RateState, SearchEnd, Shortfall};
 
 pub use latencies::Latencies;
 
@@ -133,6 +133,11 @@ pub struct RunStatistics {
     pub stopped: bool,
     /// What bounded the run. `None` if it could not start.
     pub verdict: Option<Verdict>,
+    /// What the run did less than asked, shared out among its causes; the largest is what the
+    /// [verdict](Self::verdict) names, where the goal was not reached. Of a run with limits, what the
+    /// [steady](Self::steady) part did less than the rate that was held. `None` if nothing is short,
+    /// or no rate was asked for.
+    pub shortfall: Option<Shortfall>,
     /// Where a limit bounds the rate, the transaction that breaks it most, by name; with its module
     /// where another has the same.
     pub bound_transaction: Option<String>,
@@ -246,14 +251,33 @@ pub struct Waits {
 pub struct Steady {
     /// How long it was.
     pub elapsed: Duration,
+    /// Transactions that became due.
+    pub planned: u64,
+    /// Those that were dropped before they began.
+    pub missed: u64,
     /// Transactions that ended with their success side.
     pub succeeded: u64,
     /// Transactions that ended with their failure side.
     pub failed: u64,
     /// Of those, the ones that were the generator's own fault.
     pub spoilt: u64,
+    /// Failures by class, only those that happened.
+    pub failures: Vec<(FailureClass, u64)>,
+    /// Panics of the scenario's code, in transactions or around them.
+    pub panics: u64,
+    /// Most scenario instances at the end of a window.
+    pub instances: usize,
+    /// Share of its time in which each shard had something to do, 0 to 1, in the order of
+    /// [`RunStatistics::shards`]; of nodes in that of [`RunStatistics::nodes`].
+    pub busy: Vec<f64>,
+    /// What transactions that were due waited for.
+    pub waits: Waits,
     /// End minus intended start.
     pub response: Latencies,
+    /// The same without the generator's own lateness.
+    pub punctual: Latencies,
+    /// Actual minus intended start.
+    pub lag: Latencies,
     /// How late the generator itself was.
     pub lateness: Latencies,
 }
@@ -315,9 +339,10 @@ impl std::fmt::Display for Capacity {
 }
 
 impl Steady {
-    /// Completed transactions a second.
+    /// Completed transactions a second, without those that were the generator's own fault: these are no
+    /// rate that the target has borne.
     pub(crate) fn tps(&self) -> f64 {
-        (self.succeeded + self.failed) as f64 / self.elapsed.as_secs_f64()
+        (self.succeeded + self.failed - self.spoilt) as f64 / self.elapsed.as_secs_f64()
     }
 
     /// Failures of the target among what it completed.

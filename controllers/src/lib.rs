@@ -18,6 +18,7 @@
 //! | How does throughput grow with concurrency? | [`Usl`] |
 //! | What may a party use that can be lost? | [`LeaseBook`], [`LeaseHolder`] |
 //! | How is what it measured counted exactly once? | [`Outbox`], [`Ledger`] |
+//! | Who has how much of what a run did less than asked? | [`Shortfall`] |
 //! | What bounded the run in the end? | [`judge`], [`Verdict`] |
 //!
 //! # Terms
@@ -40,6 +41,7 @@ mod pacer;
 mod population;
 mod rate;
 mod schedule;
+mod shortfall;
 mod split;
 mod timetable;
 mod usl;
@@ -60,6 +62,7 @@ pub use rate::{
     Broken, Interval, Limit, RateConfig, RateController, RateDecision, RateEstimate, RateState,
     SearchEnd, proportion,
 };
+pub use shortfall::{Cause, Shortfall};
 pub use split::{split, split_evenly};
 pub use timetable::{Ticks, Timetable};
 pub use usl::Usl;

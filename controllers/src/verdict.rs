@@ -1,6 +1,6 @@
 mod display;
 
-use crate::{Broken, Limit, RateState, Saturation, SearchEnd};
+use crate::{Broken, Cause, Limit, RateState, Saturation, SearchEnd, Shortfall};
 
 /// A goal counts as reached from this share on: arrivals at the edges of a run
 /// and the rounding of windows cost less than one per cent of any run worth
@@ -30,7 +30,7 @@ const DISTORTING: f64 = 0.1;
 const FAILING: f64 = 10.0;
 const FAILING_NS: u64 = 1_000_000_000;
 
-/// What is known about a run when it has ended. All counts are of the whole run.
+/// What is known about a run, or about a part of it, when it has ended.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
     /// The rate asked for in transactions a second; `None` without such a goal.
@@ -61,10 +61,16 @@ pub struct Evidence {
     pub stalled: u64,
     /// 99th percentile of the part of the lag that is the generator's own, in nanoseconds.
     pub late_p99_ns: u64,
+    /// The same part of the lag, summed over all transactions that ended.
+    pub late_ns: u64,
     /// Time that permits waited because of transactions under way, in nanoseconds, summed over them.
     pub target_wait_ns: u64,
     /// Time that permits waited because instances paused or had yet to begin.
     pub instance_wait_ns: u64,
+    /// The part of `target_wait_ns` from windows at whose end there were as many instances as may be.
+    pub limit_target_wait_ns: u64,
+    /// The same part of `instance_wait_ns`.
+    pub limit_instance_wait_ns: u64,
     /// Mean time from one permit of an instance to its asking for the next, in nanoseconds.
     pub cycle_ns: u64,
     /// 99th percentile of the response time, in nanoseconds.
@@ -79,6 +85,10 @@ pub struct Evidence {
     pub shards_lost: u32,
     /// Nodes of a cluster that were lost during the run.
     pub nodes_lost: u32,
+    /// Permits among the missed ones that went with them.
+    pub lost_missed: u64,
+    /// Transactions that were under way there.
+    pub lost_cancelled: u64,
     /// Whether the run was stopped before its time.
     pub stopped: bool,
     /// Share of its time that the hypervisor took from the worst core of a shard, `0.0..=1.0`.
@@ -86,10 +96,15 @@ pub struct Evidence {
     /// Share of the run's time that the control group was not allowed to run, `0.0..`: it is
     /// summed over its processors.
     pub throttled: f64,
+    /// Mean share of its time that a shard's core was taken away, by the hypervisor or the control
+    /// group's quota, `0.0..=1.0`.
+    pub taken: f64,
+    /// Transactions that the target failed, with those of the two fields below.
+    pub failed: u64,
     /// Failures because the target could not be reached over the network.
     pub unreachable: u64,
-    /// Transactions that the target failed.
-    pub failed: u64,
+    /// Failures because the time allowed had passed.
+    pub timeouts: u64,
     /// Those since the last one that succeeded, and how long before the end that was, in nanoseconds.
     pub failing: (u64, u64),
     /// How most of them failed.
@@ -119,6 +134,8 @@ pub struct SearchEvidence {
     pub held_tps: Option<f64>,
     /// How the search ended, if it has.
     pub end: Option<SearchEnd>,
+    /// What is known of the part in which the rate was held, with that rate as its goal.
+    pub steady: Option<Box<Evidence>>,
 }
 
 impl Evidence {
@@ -132,7 +149,7 @@ impl Evidence {
         self.valid() as f64 * 1e9 / self.elapsed_ns as f64
     }
 
-    fn spoilt(&self) -> u64 {
+    pub(crate) fn spoilt(&self) -> u64 {
         self.descriptors.saturating_add(self.ports).saturating_add(self.memory)
     }
 
@@ -144,18 +161,24 @@ impl Evidence {
         self.spoilt().saturating_add(self.panics) > self.tolerated()
     }
 
+    pub(crate) fn is_spoilt_by_panics(&self) -> bool {
+        self.panics > self.tolerated()
+    }
+
     fn tolerated(&self) -> u64 {
         self.completed.saturating_add(self.panics) / SPOILT_FROM
     }
 
     /// The generator's own failure that there was most of, if they are too many.
     fn spoilt_by(&self) -> Option<Verdict> {
+        self.is_spoilt().then(|| self.worst_fault()).flatten()
+    }
+
+    /// The generator's own failure that there was most of, if there was one.
+    fn worst_fault(&self) -> Option<Verdict> {
         let Self { descriptors, ports, memory, panics, .. } = *self;
-        if !self.is_spoilt() {
-            return None;
-        }
-        let most = descriptors.max(ports).max(memory).max(panics);
-        Some(match most {
+        Some(match descriptors.max(ports).max(memory).max(panics) {
+            0 => return None,
             most if descriptors == most => Verdict::Descriptors { failures: descriptors },
             most if ports == most => Verdict::Ports { failures: ports },
             most if memory == most => Verdict::Memory { failures: memory },
@@ -208,10 +231,6 @@ impl Evidence {
             || self.late_p99_ns as f64 > self.response_p99_ns as f64 * DISTORTING
     }
 
-    fn wants_instances(&self) -> bool {
-        self.instance_wait_ns > self.target_wait_ns
-    }
-
     fn reached(&self, goal_tps: u32) -> bool {
         let asked = f64::from(goal_tps) * self.elapsed_ns as f64 / 1e9;
         // One permit of slack: whether the last interval of a short slow run
@@ -247,6 +266,16 @@ pub enum Verdict {
         completed: u64,
         /// How long before the end the last one had succeeded, in nanoseconds.
         failing_ns: u64,
+        /// How most of them failed.
+        class: Option<String>,
+    },
+    /// The target failed more transactions than it served, or these failures are most of what the
+    /// run did less than asked.
+    Failures {
+        /// Those that the target failed.
+        failures: u64,
+        /// All that ended by themselves.
+        completed: u64,
         /// How most of them failed.
         class: Option<String>,
     },
@@ -410,11 +439,14 @@ impl Verdict {
 ///
 /// A goal that was reached (99 %) needs no excuse, unless panics and other failures
 /// of the generator's own were more than one in a hundred ([`Evidence::is_spoilt`]):
-/// then it does not count as reached, whatever the rate. Otherwise the generator's
-/// faults come first, from the plainest to the most doubtful, and the
-/// target is blamed only when none of them explains the shortfall. Without a rate
-/// as its goal, a run has such a fault if shards were lost, or if failures are more
-/// than one in a hundred.
+/// then it does not count as reached, whatever the rate. Nor does it where the target
+/// failed more than it served. What a run did less than asked is shared out among its
+/// causes ([`Shortfall`]), and the largest share has the verdict; but a target that failed
+/// nearly all, or all in the end, or never answered is [`Failing`](Verdict::Failing) or
+/// [`Silent`](Verdict::Silent) unless that is the generator's own doing. Without a rate
+/// as its goal, a run has a fault if shards were lost, or if the generator's failures are more
+/// than one in a hundred. A run whose rate was searched for is judged by the part in which
+/// the rate was held, and by its last state.
 ///
 /// ```
 /// use balter_controllers::{Evidence, Verdict, judge};
@@ -447,50 +479,82 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     if evidence.reached(goal_tps) {
         // The loss of a part has been made up for, where the goal was reached all the same.
         let spoilt = evidence.spoilt_by().or_else(|| cut_off(evidence));
-        let verdict = spoilt.or_else(|| evidence.fails());
+        let verdict = spoilt.or_else(|| evidence.fails()).or_else(|| mostly_failed(evidence));
         return verdict.unwrap_or(Verdict::GoalReached { goal_tps, achieved_tps });
     }
-    if let Some(verdict) = lost(evidence).or_else(|| fault(evidence)).or_else(|| cut_off(evidence))
-    {
+    let shortfall = Shortfall::of(evidence);
+    let cause = shortfall.as_ref().and_then(Shortfall::largest).unwrap_or(Cause::Target);
+    let does_nothing_else = evidence.completed == 0;
+    let fault = match cause {
+        _ if does_nothing_else && evidence.is_spoilt() => evidence.worst_fault(),
+        Cause::Faults | Cause::Lost | Cause::Network => Some(blamed(evidence, cause, goal_tps)),
+        _ => None,
+    };
+    if let Some(verdict) = fault {
         return verdict;
     }
+    let is_own = matches!(cause, Cause::Generator | Cause::Processor);
     if evidence.stopped && evidence.started == 0 {
         return Verdict::Stopped { elapsed_ns: evidence.elapsed_ns, achieved_tps };
     }
-    if let Some(verdict) = evidence.fails() {
-        return verdict;
-    }
-    let Evidence { response_p99_ns, saturation, max_instances, cycle_ns, .. } = *evidence;
-    // Before the limit: more instances are of no use to a shard without time for them.
-    if let Some(verdict) = too_slow(evidence, achieved_tps) {
-        return verdict;
-    }
-    // At the limit with a saturation found below it, more instances would not
-    // have helped: that is the target's doing, unless it was waited for those that paused.
-    let at_limit = max_instances > 0 && evidence.instances >= max_instances;
-    if at_limit && (saturation.is_none() || evidence.wants_instances()) {
-        return Verdict::ConcurrencyLimit { max_instances, goal_tps, achieved_tps, cycle_ns };
+    match evidence.fails() {
+        // A generator that stands still hears no answers.
+        Some(Verdict::Silent { .. }) if is_own => {}
+        Some(verdict) => return verdict,
+        None => {}
     }
     // A stop leaves permits and transactions unfinished; only missed permits or
     // a measured saturation show that the target was behind before.
-    if evidence.stopped && saturation.is_none() && evidence.missed == 0 {
+    if evidence.stopped && evidence.saturation.is_none() && evidence.missed == 0 {
         return Verdict::Stopped { elapsed_ns: evidence.elapsed_ns, achieved_tps };
     }
-    if evidence.wants_instances() {
-        let instances = evidence.instances;
-        return Verdict::Instances { instances, goal_tps, achieved_tps, cycle_ns };
-    }
-    Verdict::Target { goal_tps, achieved_tps, response_p99_ns, saturation }
+    blamed(evidence, cause, goal_tps)
 }
 
-/// The generator, or its processors, were too slow for what was asked.
+/// The verdict on a run that fell short of its goal, mostly by this cause.
+fn blamed(evidence: &Evidence, cause: Cause, goal_tps: u32) -> Verdict {
+    let achieved_tps = evidence.achieved_tps();
+    let &Evidence { busy, late_p99_ns, stolen, throttled, cycle_ns, .. } = evidence;
+    let &Evidence { instances, max_instances, response_p99_ns, saturation, .. } = evidence;
+    let target = Verdict::Target { goal_tps, achieved_tps, response_p99_ns, saturation };
+    match cause {
+        Cause::Faults => evidence.worst_fault().unwrap_or(target),
+        Cause::Lost => lost(evidence).unwrap_or(target),
+        Cause::Network => Verdict::Network { failures: evidence.unreachable },
+        Cause::Generator => Verdict::Generator { busy, late_p99_ns, achieved_tps },
+        Cause::Processor => Verdict::Processor { stolen, throttled, achieved_tps },
+        Cause::Instances => Verdict::Instances { instances, goal_tps, achieved_tps, cycle_ns },
+        Cause::ConcurrencyLimit => {
+            Verdict::ConcurrencyLimit { max_instances, goal_tps, achieved_tps, cycle_ns }
+        }
+        Cause::Failures => failed(evidence),
+        Cause::Target => target,
+    }
+}
+
+fn failed(evidence: &Evidence) -> Verdict {
+    Verdict::Failures {
+        failures: evidence.failed,
+        completed: evidence.completed,
+        class: evidence.failed_by.clone(),
+    }
+}
+
+/// A target that fails more than it serves has not taken the rate.
+fn mostly_failed(evidence: &Evidence) -> Option<Verdict> {
+    (evidence.failed > evidence.completed / 2).then(|| failed(evidence))
+}
+
+/// The generator, or its processors, were too slow for a search that has held no rate.
 fn too_slow(evidence: &Evidence, achieved_tps: f64) -> Option<Verdict> {
+    taken(evidence, evidence.is_late(), achieved_tps).or_else(|| exhausted(evidence, achieved_tps))
+}
+
+/// The generator was late, and has no reserve left or stood still.
+fn exhausted(evidence: &Evidence, achieved_tps: f64) -> Option<Verdict> {
     let &Evidence { busy, late_p99_ns, .. } = evidence;
-    let late = evidence.is_late();
-    taken(evidence, late, achieved_tps).or_else(|| {
-        let is_too_slow = late && (busy >= BUSY || evidence.stood_still());
-        is_too_slow.then_some(Verdict::Generator { busy, late_p99_ns, achieved_tps })
-    })
+    let is_too_slow = evidence.is_late() && (busy >= BUSY || evidence.stood_still());
+    is_too_slow.then_some(Verdict::Generator { busy, late_p99_ns, achieved_tps })
 }
 
 /// Whether the scenario never came to its first transaction. The generator's own faults explain
@@ -504,7 +568,7 @@ fn nothing_started(evidence: &Evidence) -> Option<Verdict> {
         return None;
     }
     let verdict = Verdict::NothingStarted { returned, outside, outside_failed };
-    Some(fault(evidence).unwrap_or(verdict))
+    Some(evidence.worst_fault().unwrap_or(verdict))
 }
 
 /// Whether the machine's processors were somewhere else.
@@ -522,16 +586,20 @@ fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
     let &SearchEvidence { tps: found_tps, bound_by, saturated, held_tps, end, .. } = search;
     let goal_tps = evidence.goal();
     // What the target does in the end is more than what it once held.
+    let steady = search.steady.as_deref();
+    let part = steady.unwrap_or(evidence);
     if let Some(verdict) = evidence.fails() {
-        return fault_beyond_one_in_a_hundred(evidence).unwrap_or(verdict);
+        let fault = lost(evidence).or_else(|| part.spoilt_by()).or_else(|| cut_off(evidence));
+        return fault.unwrap_or(verdict);
     }
     if let (Some(goal_tps), Some(achieved_tps)) = (goal_tps, held_tps)
         && achieved_tps >= REACHED * f64::from(goal_tps)
     {
-        let spoilt = evidence.spoilt_by();
+        let spoilt = part.spoilt_by();
         return spoilt.unwrap_or(Verdict::GoalReached { goal_tps, achieved_tps });
     }
-    if let Some(verdict) = fault_beyond_one_in_a_hundred(evidence) {
+    let fault = lost(evidence).or_else(|| part.spoilt_by()).or_else(|| cut_off(part));
+    if let Some(verdict) = fault {
         return verdict;
     }
     if let Some(
@@ -542,13 +610,20 @@ fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
     {
         return Verdict::NotFound { end };
     }
-    let &Evidence { response_p99_ns, saturation, cycle_ns, .. } = evidence;
+    let Evidence { response_p99_ns, cycle_ns, instances, max_instances, .. } = *part;
+    let saturation = evidence.saturation;
     let achieved_tps = held_tps.unwrap_or_else(|| evidence.achieved_tps());
     if let Some(SearchEnd::Generator { busy, .. }) = end {
-        let late_p99_ns = evidence.late_p99_ns;
+        let late_p99_ns = part.late_p99_ns;
         return Verdict::Generator { busy, late_p99_ns, achieved_tps };
     }
-    if let Some(verdict) = too_slow(evidence, achieved_tps) {
+    let verdict = match steady {
+        // The rate was asked for and not held, or held by a generator without reserve. Lateness by
+        // itself keeps no rate down: the limits are judged without it.
+        Some(steady) => not_held(steady).or_else(|| exhausted(steady, achieved_tps)),
+        None => too_slow(evidence, achieved_tps),
+    };
+    if let Some(verdict) = verdict {
         return verdict;
     }
     let Some(held_tps) = held_tps else {
@@ -558,14 +633,14 @@ fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
             false => Verdict::Unsettled { reached_tps: found_tps },
         };
     };
-    let &Evidence { instances, max_instances, .. } = evidence;
     if max_instances > 0 && instances >= max_instances && (bound_by.is_some() || saturated) {
         // What waited for an instance was late, whatever the target did.
         let goal_tps = goal_tps.unwrap_or(found_tps);
         let achieved_tps = held_tps;
         return Verdict::ConcurrencyLimit { max_instances, goal_tps, achieved_tps, cycle_ns };
     }
-    match bound_by {
+    // A limit that was once met bounds nothing any more where the rate is the goal again.
+    match bound_by.filter(|_| goal_tps != Some(found_tps)) {
         Some((limit, seen)) => {
             let broken = seen.share().unwrap_or(0.0);
             Verdict::Limit { limit, broken, found_tps, held_tps, goal_tps }
@@ -576,8 +651,22 @@ fn judge_search(evidence: &Evidence, search: &SearchEvidence) -> Verdict {
             response_p99_ns,
             saturation,
         },
-        None => Verdict::Completed { achieved_tps: held_tps },
+        None => match goal_tps {
+            Some(goal_tps) => blamed(part, Cause::Target, goal_tps),
+            None => Verdict::Completed { achieved_tps: held_tps },
+        },
     }
+}
+
+/// Who kept the rate from being held that the target was found to bear, if it was not the target.
+fn not_held(steady: &Evidence) -> Option<Verdict> {
+    let held_tps = steady.goal()?;
+    if steady.reached(held_tps) {
+        return None;
+    }
+    let cause = Shortfall::of(steady)?.largest()?;
+    let is_target = matches!(cause, Cause::Target | Cause::Failures);
+    (!is_target).then(|| blamed(steady, cause, held_tps))
 }
 
 /// Whether parts of the generator are missing.
@@ -594,22 +683,6 @@ fn lost(evidence: &Evidence) -> Option<Verdict> {
 
 fn fault_beyond_one_in_a_hundred(evidence: &Evidence) -> Option<Verdict> {
     lost(evidence).or_else(|| evidence.spoilt_by()).or_else(|| cut_off(evidence))
-}
-
-/// The generator's plainest failure, if there was one: where the goal was missed, any counts.
-fn fault(evidence: &Evidence) -> Option<Verdict> {
-    let Evidence { descriptors, ports, memory, panics, .. } = *evidence;
-    if descriptors > 0 {
-        Some(Verdict::Descriptors { failures: descriptors })
-    } else if ports > 0 {
-        Some(Verdict::Ports { failures: ports })
-    } else if memory > 0 {
-        Some(Verdict::Memory { failures: memory })
-    } else if panics > 0 {
-        Some(Verdict::Panics { panics })
-    } else {
-        None
-    }
 }
 
 /// Whether more than one in a hundred did not get to the target.

@@ -1,8 +1,17 @@
-//! The order of blame, and that each verdict says what it saw.
+//! Who has how much of what is short, and that each verdict says what it saw.
 
 use balter_controllers::{
-    Broken, Evidence, Limit, Saturation, SearchEnd, SearchEvidence, Verdict, distorted, judge,
+    Broken, Cause, Evidence, Limit, Saturation, SearchEnd, SearchEvidence, Shortfall, Verdict,
+    distorted, judge,
 };
+use proptest::prelude::*;
+
+/// A run that completed what it was to, but for what the generator itself failed at.
+fn spoilt(change: impl FnOnce(&mut Evidence)) -> Evidence {
+    let mut evidence = Evidence { started: 1_000, missed: 0, completed: 1_000, ..short() };
+    change(&mut evidence);
+    evidence
+}
 
 /// Ten seconds at 100 a second of which half was reached, for no reason given.
 fn short() -> Evidence {
@@ -22,57 +31,339 @@ fn short() -> Evidence {
     }
 }
 
+const SECOND: u64 = 1_000_000_000;
+
+/// What it is, its evidence, the verdict's name, and what is short by cause.
+type Case = (&'static str, Evidence, &'static str, Vec<(Cause, u64)>);
+
+/// Runs of ten seconds at 100 a second, with the verdict's name and what is short by cause.
 #[test]
-fn blame_goes_from_the_plainest_fault_to_the_target() {
-    let saturation = Some(Saturation { throughput: 50.0, concurrency: 8 });
-    // Everything at once; then the first cause is taken away, one at a time.
-    let mut evidence = Evidence {
-        shards_lost: 1,
-        descriptors: 1,
-        ports: 2,
-        memory: 3,
-        panics: 4,
-        unreachable: 100,
-        stolen: 0.2,
-        busy: 0.95,
-        late_p99_ns: 5_000_000,
+fn the_verdict_names_the_largest_share_of_what_is_short() {
+    use Cause::*;
+    let limit_wait = |target, instances| Evidence {
         instances: 1_000,
+        target_wait_ns: target,
+        limit_target_wait_ns: target,
+        instance_wait_ns: instances,
+        limit_instance_wait_ns: instances,
         ..short()
     };
-    assert_eq!(judge(&evidence), Verdict::ShardsLost { shards_lost: 1 });
-    evidence.shards_lost = 0;
-    assert_eq!(judge(&evidence), Verdict::Descriptors { failures: 1 });
-    evidence.descriptors = 0;
-    assert_eq!(judge(&evidence), Verdict::Ports { failures: 2 });
-    evidence.ports = 0;
-    assert_eq!(judge(&evidence), Verdict::Memory { failures: 3 });
-    evidence.memory = 0;
-    assert_eq!(judge(&evidence), Verdict::Panics { panics: 4 });
-    evidence.panics = 0;
-    assert_eq!(judge(&evidence), Verdict::Network { failures: 100 });
-    evidence.unreachable = 5;
-    let taken = Verdict::Processor { stolen: 0.2, throttled: 0.0, achieved_tps: 50.0 };
-    assert_eq!(judge(&evidence), taken);
-    evidence.stolen = 0.01;
-    let generator = Verdict::Generator { busy: 0.95, late_p99_ns: 5_000_000, achieved_tps: 50.0 };
-    assert_eq!(judge(&evidence), generator);
-    evidence.busy = 0.5;
-    let limit = Verdict::ConcurrencyLimit {
-        max_instances: 1_000,
-        goal_tps: 100,
-        achieved_tps: 50.0,
-        cycle_ns: 0,
-    };
-    assert_eq!(judge(&evidence), limit);
-    evidence.instances = 999;
-    evidence.saturation = saturation;
-    let target = Verdict::Target {
-        goal_tps: 100,
-        achieved_tps: 50.0,
-        response_p99_ns: 20_000_000,
-        saturation,
-    };
-    assert_eq!(judge(&evidence), target);
+    let saturation = Some(Saturation { throughput: 50.0, concurrency: 8 });
+    let cases: Vec<Case> = vec![
+        (
+            // The queue would have been there without the stolen time too.
+            "a slow target, 8 % of the machine stolen",
+            Evidence {
+                target_wait_ns: 450 * SECOND,
+                late_ns: SECOND / 2,
+                late_p99_ns: 20_000_000,
+                stolen: 0.08,
+                taken: 0.08,
+                ..short()
+            },
+            "Target",
+            vec![(Target, 499), (Processor, 1)],
+        ),
+        (
+            "half of the machine stolen, a tenth of the wait for the target",
+            Evidence {
+                stalled: 400,
+                target_wait_ns: SECOND,
+                late_ns: 9 * SECOND,
+                late_p99_ns: 200_000_000,
+                stolen: 0.5,
+                taken: 0.5,
+                busy: 0.95,
+                ..short()
+            },
+            "Processor",
+            vec![(Processor, 490), (Target, 10)],
+        ),
+        (
+            "a shard that the scenario blocks, a little of it stolen",
+            Evidence {
+                stalled: 490,
+                late_ns: SECOND,
+                late_p99_ns: 200_000_000,
+                stolen: 0.06,
+                taken: 0.06,
+                ..short()
+            },
+            "Generator",
+            vec![(Generator, 468), (Processor, 32)],
+        ),
+        (
+            // Lateness that costs nothing is no cause: that of a timer.
+            "a slow target and a generator in time",
+            Evidence { target_wait_ns: 1, late_ns: 900 * SECOND, ..short() },
+            "Target",
+            vec![(Target, 500)],
+        ),
+        (
+            "too few instances for their pauses",
+            Evidence { instance_wait_ns: 9 * SECOND, target_wait_ns: SECOND, ..short() },
+            "Instances",
+            vec![(Instances, 450), (Target, 50)],
+        ),
+        (
+            "no more instances allowed, a slow target",
+            limit_wait(SECOND, 0),
+            "ConcurrencyLimit",
+            vec![(ConcurrencyLimit, 500)],
+        ),
+        (
+            "no more instances allowed, and they pause",
+            limit_wait(0, SECOND),
+            "ConcurrencyLimit",
+            vec![(ConcurrencyLimit, 500)],
+        ),
+        (
+            "no more instances allowed, though the target is saturated by fewer",
+            Evidence { saturation, ..limit_wait(SECOND, 0) },
+            "Target",
+            vec![(Target, 500)],
+        ),
+        (
+            "the limit on instances touched once",
+            Evidence {
+                instances: 1_000,
+                target_wait_ns: 100 * SECOND,
+                limit_target_wait_ns: SECOND,
+                ..short()
+            },
+            "Target",
+            vec![(Target, 495), (ConcurrencyLimit, 5)],
+        ),
+        (
+            "30 % panic, and what waits meanwhile waits for new instances",
+            Evidence {
+                started: 900,
+                missed: 100,
+                completed: 600,
+                panics: 300,
+                instance_wait_ns: SECOND,
+                ..short()
+            },
+            "Panics",
+            vec![(Faults, 400)],
+        ),
+        (
+            "one panic beside a slow target",
+            Evidence { panics: 1, completed: 499, target_wait_ns: SECOND, ..short() },
+            "Target",
+            vec![(Target, 500), (Faults, 1)],
+        ),
+        (
+            "no ports",
+            Evidence { started: 1_000, missed: 0, completed: 1_000, ports: 300, ..short() },
+            "Ports",
+            vec![(Faults, 300)],
+        ),
+        (
+            "a target that serves a third and refuses the rest at once",
+            Evidence { started: 1_000, missed: 0, completed: 1_000, failed: 667, ..short() },
+            "Failures",
+            vec![(Failures, 667)],
+        ),
+        (
+            "a target that serves a third, and times out",
+            Evidence {
+                started: 900,
+                missed: 100,
+                completed: 900,
+                failed: 567,
+                timeouts: 560,
+                target_wait_ns: SECOND,
+                ..short()
+            },
+            "Target",
+            vec![(Target, 660), (Failures, 7)],
+        ),
+        (
+            "no way to the target for 40 %",
+            Evidence {
+                started: 950,
+                missed: 50,
+                completed: 950,
+                failed: 410,
+                unreachable: 400,
+                ..short()
+            },
+            "Network",
+            vec![(Network, 400), (Target, 50), (Failures, 10)],
+        ),
+        (
+            // 1 of 2 shards after 2 s: what was due and under way there, and what was not planned any more.
+            "a lost shard",
+            Evidence {
+                planned: 610,
+                started: 600,
+                missed: 10,
+                completed: 590,
+                shards_lost: 1,
+                lost_missed: 10,
+                lost_cancelled: 9,
+                ..short()
+            },
+            "ShardsLost",
+            vec![(Lost, 409), (Target, 1)],
+        ),
+        (
+            "a bit of everything",
+            Evidence {
+                planned: 1_000,
+                started: 700,
+                missed: 300,
+                completed: 690,
+                failed: 40,
+                timeouts: 10,
+                unreachable: 5,
+                descriptors: 3,
+                panics: 4,
+                stalled: 30,
+                target_wait_ns: 6 * SECOND,
+                instance_wait_ns: 2 * SECOND,
+                limit_target_wait_ns: 2 * SECOND,
+                late_ns: SECOND,
+                late_p99_ns: 90_000_000,
+                taken: 0.02,
+                ..short()
+            },
+            "Target",
+            vec![
+                // 270 missed, in 4 : 2 : 2 : 1 parts; with 10 timeouts and 6 given up.
+                (Target, 136),
+                (Instances, 60),
+                (ConcurrencyLimit, 60),
+                (Generator, 46),
+                (Failures, 25),
+                (Processor, 14),
+                (Faults, 7),
+                (Network, 5),
+            ],
+        ),
+    ];
+    for (case, evidence, verdict, shares) in cases {
+        let shortfall = Shortfall::of(&evidence).expect("less than asked");
+        assert_eq!(shortfall.shares, shares, "{case}");
+        let sum: u64 = shares.iter().map(|&(_, share)| share).sum();
+        assert_eq!(sum, shortfall.asked - shortfall.succeeded, "{case}");
+        let judged = judge(&evidence);
+        assert!(format!("{judged:?}").starts_with(&format!("{verdict} {{")), "{case}: {judged:?}");
+        assert!(judged.tps_limited(), "{case}");
+        let shown = shortfall.to_string();
+        assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+        assert_eq!(shown.lines().count(), shares.len() + 1, "{shown}");
+    }
+}
+
+#[test]
+fn nothing_is_short_where_nothing_was_asked_or_all_of_it_succeeded() {
+    assert_eq!(Shortfall::of(&Evidence { goal_tps: None, ..short() }), None);
+    assert_eq!(Shortfall::of(&Evidence { goal_tps: Some(0), ..short() }), None);
+    assert_eq!(Shortfall::of(&Evidence { completed: 1_000, ..short() }), None);
+    assert_eq!(Shortfall::of(&Evidence { completed: 1_001, ..short() }), None);
+    let one = Shortfall::of(&Evidence { completed: 999, ..short() }).expect("one is short");
+    assert_eq!((one.short(), one.largest()), (1, Some(Cause::Target)));
+}
+
+#[test]
+fn a_target_that_fails_more_than_it_serves_has_not_taken_the_rate() {
+    let failing = |failed| judge(&Evidence { completed: 1_000, failed, ..short() });
+    assert!(matches!(failing(500), Verdict::GoalReached { .. }));
+    assert!(matches!(failing(501), Verdict::Failures { failures: 501, completed: 1_000, .. }));
+    // Nearly all is another thing.
+    assert!(matches!(failing(995), Verdict::Failing { .. }));
+}
+
+#[test]
+fn a_generator_that_stands_still_does_not_call_the_target_silent() {
+    let still = Evidence { started: 3, missed: 997, completed: 0, stalled: 990, ..short() };
+    assert!(matches!(judge(&still), Verdict::Generator { .. }), "{:?}", judge(&still));
+}
+
+proptest! {
+    /// Whatever is measured, contradictions included.
+    #[test]
+    fn shares_add_up(
+        counts in prop::array::uniform18(0_u64..2_000),
+        scale in 0_u32..50,
+        waits in prop::array::uniform5(0_u64..u64::MAX / 8),
+        taken in prop_oneof![Just(0.0), 0.0..1.0, Just(1.0), Just(f64::NAN), Just(-1.0)],
+        is_saturated: bool,
+    ) {
+        let [goal, planned, started, missed, completed, failed, timeouts, unreachable, stalled, descriptors,
+            ports, memory, panics, lost_missed, lost_cancelled, shards_lost, instances, late] =
+            counts;
+        let [target, instance, limit_target, limit_instance, late_ns] = waits;
+        let saturation = is_saturated.then_some(Saturation { throughput: 1.0, concurrency: 1 });
+        let evidence = Evidence {
+            goal_tps: Some(goal as u32),
+            planned: planned << scale,
+            started: started << scale,
+            missed,
+            completed: completed << scale,
+            elapsed_ns: 1_500_000_000,
+            failed,
+            timeouts,
+            unreachable,
+            stalled,
+            descriptors,
+            ports,
+            memory,
+            panics,
+            lost_missed,
+            lost_cancelled,
+            shards_lost: shards_lost as u32 % 2,
+            instances: instances as u32,
+            max_instances: 1_000,
+            target_wait_ns: target,
+            instance_wait_ns: instance,
+            limit_target_wait_ns: limit_target,
+            limit_instance_wait_ns: limit_instance,
+            late_ns,
+            late_p99_ns: late * 1_000,
+            taken,
+            saturation,
+            ..Evidence::default()
+        };
+        // Judged without a panic.
+        let verdict = judge(&evidence);
+        prop_assert!(!verdict.to_string().is_empty());
+        let Some(shortfall) = Shortfall::of(&evidence) else {
+            prop_assert!(goal == 0 || completed << scale >= planned << scale);
+            return Ok(());
+        };
+        let sum: u64 = shortfall.shares.iter().map(|&(_, share)| share).sum();
+        prop_assert_eq!(sum, shortfall.short());
+        prop_assert!(sum > 0 && shortfall.asked >= planned << scale);
+        prop_assert!(shortfall.shares.iter().all(|&(_, share)| share > 0));
+        prop_assert!(shortfall.shares.is_sorted_by_key(|&(cause, share)| (std::cmp::Reverse(share), cause)));
+    }
+
+    /// More of what speaks for the target is never less of its share.
+    #[test]
+    fn a_longer_wait_for_the_target_is_not_less_of_its_share(
+        target in 0_u64..1_000 * SECOND,
+        more in 0_u64..1_000 * SECOND,
+        instance in 1_u64..1_000 * SECOND,
+        late_ns in 0_u64..1_000 * SECOND,
+        taken in 0.0..0.9,
+    ) {
+        let of = |target_wait_ns| {
+            let evidence = Evidence {
+                target_wait_ns,
+                instance_wait_ns: instance,
+                late_ns,
+                late_p99_ns: 5_000_000,
+                taken,
+                ..short()
+            };
+            Shortfall::of(&evidence).expect("half is short").share(Cause::Target)
+        };
+        // Rounded by largest remainder, one of them may go to another.
+        prop_assert!(of(target) <= of(target + more) + 1);
+    }
 }
 
 #[test]
@@ -180,7 +471,7 @@ fn only_success_is_not_limited() {
         assert!(!judge(&evidence).tps_limited());
     }
     let at_limit = Evidence { instances: 1_000, ..short() };
-    let busy = Evidence { busy: 1.0, late_p99_ns: 9_000_000, ..short() };
+    let busy = Evidence { busy: 1.0, late_p99_ns: 9_000_000, late_ns: SECOND, ..short() };
     for evidence in [
         short(),
         at_limit,
@@ -200,15 +491,16 @@ fn every_verdict_is_one_line_with_its_figures() {
         (judge(&Evidence { completed: 1_000, ..short() }), vec!["100.0", "goal"]),
         (judge(&short()), vec!["50.0", "100", "20.00 ms"]),
         (judge(&Evidence { saturation, ..short() }), vec!["50.2", "8 instances"]),
-        (judge(&Evidence { descriptors: 77, ..short() }), vec!["77", "ulimit -n"]),
-        (judge(&Evidence { ports: 78, ..short() }), vec!["78", "ip_local_port_range"]),
-        (judge(&Evidence { memory: 79, ..short() }), vec!["79", "memory"]),
-        (judge(&Evidence { panics: 80, ..short() }), vec!["80", "panicked"]),
-        (judge(&Evidence { shards_lost: 2, ..short() }), vec!["2 shard"]),
-        (judge(&Evidence { nodes_lost: 2, ..short() }), vec!["2 node"]),
+        (judge(&spoilt(|evidence| evidence.descriptors = 77)), vec!["77", "ulimit -n"]),
+        (judge(&spoilt(|evidence| evidence.ports = 78)), vec!["78", "ip_local_port_range"]),
+        (judge(&spoilt(|evidence| evidence.memory = 79)), vec!["79", "memory"]),
+        (judge(&spoilt(|evidence| evidence.panics = 80)), vec!["80", "panicked"]),
+        (judge(&Evidence { shards_lost: 2, planned: 500, ..short() }), vec!["2 shard"]),
+        (judge(&Evidence { nodes_lost: 2, planned: 500, ..short() }), vec!["2 node"]),
+        (judge(&Evidence { completed: 1_000, failed: 600, ..short() }), vec!["failed 600 of 1000"]),
         (judge(&Evidence { instances: 1_000, ..short() }), vec!["1000", "50.0"]),
         (
-            judge(&Evidence { busy: 0.97, late_p99_ns: 3_500_000, ..short() }),
+            judge(&Evidence { busy: 0.97, late_p99_ns: 3_500_000, late_ns: SECOND, ..short() }),
             vec!["97 %", "3.50 ms", "cores"],
         ),
         (judge(&Evidence { stopped: true, missed: 0, ..short() }), vec!["10.0 s", "50.0"]),
@@ -332,6 +624,7 @@ fn a_shard_without_time_for_its_instances_does_not_blame_them() {
     let evidence = Evidence {
         busy: 0.99,
         late_p99_ns,
+        late_ns: 500 * 1_200_000_000,
         response_p99_ns: 2_500_000_000,
         target_wait_ns: 1_000,
         instance_wait_ns: 1_000_000,
@@ -391,4 +684,83 @@ fn a_search_that_found_no_rate_says_why() {
     assert_eq!(judge(&evidence), Verdict::NotFound { end });
     let text = judge(&evidence).to_string();
     assert!(text.contains("no rate meets the limits"), "{text}");
+}
+
+/// Searched for by overshooting, then 970 a second for five seconds.
+fn held() -> Evidence {
+    Evidence {
+        goal_tps: Some(970),
+        planned: 4_850,
+        started: 4_850,
+        missed: 0,
+        completed: 4_845,
+        elapsed_ns: 5_000_000_000,
+        ..short()
+    }
+}
+
+fn with_held(steady: Evidence, change: impl FnOnce(&mut Evidence, &mut SearchEvidence)) -> Verdict {
+    with_search(|evidence, search| {
+        // While overshooting, all instances were in use, the generator was late and out of ports.
+        evidence.instances = 1_000;
+        (evidence.busy, evidence.late_p99_ns, evidence.stolen) = (0.99, 900_000_000, 0.1);
+        (evidence.stalled, evidence.ports) = (300, 6);
+        search.steady = Some(Box::new(steady));
+        change(evidence, search);
+    })
+}
+
+#[test]
+fn what_was_met_while_overshooting_is_no_verdict_on_what_was_held() {
+    let found = with_held(held(), |_, _| {});
+    assert!(matches!(found, Verdict::Limit { found_tps: 970, .. }), "{found:?}");
+    let reached = with_held(held(), |evidence, _| evidence.goal_tps = Some(970));
+    assert!(matches!(reached, Verdict::GoalReached { .. }), "{reached:?}");
+    // What was met while holding is.
+    let full = with_held(Evidence { instances: 1_000, ..held() }, |_, _| {});
+    assert!(matches!(full, Verdict::ConcurrencyLimit { .. }), "{full:?}");
+    let spoilt = with_held(Evidence { ports: 60, ..held() }, |_, _| {});
+    assert_eq!(spoilt, Verdict::Ports { failures: 60 });
+    let busy = Evidence { busy: 0.95, late_p99_ns: 9_000_000, ..held() };
+    assert!(matches!(with_held(busy, |_, _| {}), Verdict::Generator { .. }));
+    // Lateness in which the rate was held keeps no rate down: limits are judged without it.
+    let late = Evidence { late_p99_ns: 9_000_000, stolen: 0.2, taken: 0.2, ..held() };
+    assert!(matches!(with_held(late.clone(), |_, _| {}), Verdict::Limit { .. }));
+    let kept = Evidence { completed: 4_000, started: 4_000, missed: 850, stalled: 850, ..late };
+    assert!(matches!(with_held(kept, |_, _| {}), Verdict::Processor { .. }));
+    // Nor does the last state count for less than what was held.
+    let died = with_held(held(), |evidence, _| {
+        (evidence.failed, evidence.failing) = (100, (100, 5_000_000_000));
+    });
+    assert!(matches!(died, Verdict::Failing { .. }), "{died:?}");
+}
+
+#[test]
+fn a_limit_bounds_no_rate_that_is_the_goal_again() {
+    // A limit was met once; the goal is asked for again and falls short for want of instances.
+    let steady = Evidence {
+        started: 4_000,
+        completed: 4_000,
+        missed: 850,
+        instance_wait_ns: SECOND,
+        ..held()
+    };
+    let unused = Broken { over: 0, of: 4_000 };
+    let judged = with_held(steady, |evidence, search| {
+        evidence.goal_tps = Some(970);
+        search.bound_by = Some((Limit::ErrorRate(0.03), unused));
+        search.held_tps = Some(800.0);
+    });
+    assert!(matches!(judged, Verdict::Instances { .. }), "{judged:?}");
+    // For no reason given: that is the target's, and neither a limit nor a run that has completed.
+    let judged = with_held(held(), |evidence, search| {
+        evidence.goal_tps = Some(970);
+        search.bound_by = Some((Limit::ErrorRate(0.03), unused));
+        search.held_tps = Some(950.0);
+    });
+    assert!(matches!(judged, Verdict::Target { goal_tps: 970, .. }), "{judged:?}");
+    let judged = with_search(|evidence, search| {
+        (evidence.goal_tps, search.bound_by, search.held_tps) = (Some(2_000), None, Some(970.0));
+    });
+    assert!(judged.tps_limited(), "{judged:?}");
 }

@@ -49,6 +49,10 @@ pub(crate) fn assert_adds_up(statistics: &RunStatistics) {
     let counts = statistics.counts;
     assert_eq!(counts.planned, counts.started + counts.missed, "{counts:?}");
     assert_eq!(counts.started, counts.succeeded + counts.failed + counts.cancelled, "{counts:?}");
+    if let Some(shortfall) = &statistics.shortfall {
+        let sum: u64 = shortfall.shares.iter().map(|&(_, share)| share).sum();
+        assert_eq!(sum, shortfall.asked - shortfall.succeeded, "{shortfall:?}");
+    }
 
     let over_shards = |field: fn(&balter_uring::Counts) -> u64| -> u64 {
         statistics.shards.iter().map(|shard| field(&shard.counts)).sum()

@@ -434,7 +434,7 @@ impl Run {
         }
         let end_ns = window.start_ns + window.length_ns;
         self.last_tick_ns = self.last_tick_ns.max(end_ns);
-        self.steering.totals.note_instances(window.instances);
+        self.steering.note(window);
         if let Some(observed) = &mut self.observed {
             observed.add(window);
             observed.show(

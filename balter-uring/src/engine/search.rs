@@ -4,14 +4,17 @@
 use std::time::Duration;
 
 use balter_controllers::{
-    Broken, Limit, RateConfig, RateController, RateDecision, RateState, SearchEnd, Window,
+    Broken, Evidence, Limit, RateConfig, RateController, RateDecision, RateState, SearchEnd, Window,
 };
 
 use super::recorder::{Bucket, histogram};
+use super::totals::{SplitWaits, sum_ns};
 use super::window::ShardWindow;
 use crate::config::RunConfig;
-use crate::failure::generator_faults;
-use crate::statistics::{Capacity, Latencies, RatePoint, SearchStatistics, Steady};
+use crate::failure::{FailureClass, generator_faults};
+use crate::statistics::{
+    Capacity, Latencies, RatePoint, SearchStatistics, Steady, Waits, by_class,
+};
 
 /// See the module's documentation.
 pub(super) struct Search {
@@ -22,13 +25,16 @@ pub(super) struct Search {
     /// What the windows of this tick add, should they turn out to be steady.
     pending: Part,
     steady: Part,
+    /// The steady part before this one, where the rate has crept away from it.
+    former: Option<Part>,
+    max_instances: u32,
     /// Windows to come that belong to the rate before.
     unsteady: u32,
     points: Vec<RatePoint>,
     /// Windows in which the rate has been held, of those it is to be before the run ends.
     held: u32,
     until_found: bool,
-    /// The rate that was held last, and whether the search has begun anew since.
+    /// The rate with which the steady part began, and whether the search has begun anew since.
     held_tps: u32,
     has_changed: bool,
     /// Windows in a row in which instances were wanting, and what the last one completed.
@@ -58,24 +64,198 @@ const SAME_RATE: f64 = 0.02;
 /// A part of the run.
 struct Part {
     length_ns: u64,
+    planned: u64,
+    started: u64,
+    missed: u64,
+    stalled: u64,
     succeeded: u64,
     failed: u64,
-    spoilt: u64,
+    failures: [u64; FailureClass::COUNT],
+    panics: u64,
+    /// Times from one permit of an instance to its asking for the next, and their sum.
+    cycles: (u64, u64),
+    waits: SplitWaits,
+    /// Most at the end of a window.
+    instances: u32,
+    /// Idle time of each part of the run, and its time.
+    idle: Vec<(u64, u64)>,
     response: Latencies,
+    punctual: Latencies,
+    lag: Latencies,
     lateness: Latencies,
     broken: Vec<Broken>,
 }
 
 impl Part {
     fn new(limits: usize) -> Self {
+        let [response, punctual, lag, lateness] = [(); 4].map(|()| Latencies::new(histogram()));
         Self {
             length_ns: 0,
+            planned: 0,
+            started: 0,
+            missed: 0,
+            stalled: 0,
             succeeded: 0,
             failed: 0,
-            spoilt: 0,
-            response: Latencies::new(histogram()),
-            lateness: Latencies::new(histogram()),
+            failures: [0; FailureClass::COUNT],
+            panics: 0,
+            cycles: (0, 0),
+            waits: SplitWaits::default(),
+            instances: 0,
+            idle: Vec::new(),
+            response,
+            punctual,
+            lag,
+            lateness,
             broken: vec![Broken::default(); limits],
+        }
+    }
+
+    /// Takes in a window of the part with this number.
+    fn add(&mut self, part: usize, window: &ShardWindow) {
+        self.planned += window.planned;
+        self.started += window.started;
+        self.missed += window.missed;
+        self.stalled += window.stalled;
+        self.succeeded += window.succeeded();
+        self.failed += window.failed();
+        self.panics += window.panics;
+        for (sum, count) in self.failures.iter_mut().zip(window.failures) {
+            *sum += count;
+        }
+        self.cycles.0 += window.cycles;
+        self.cycles.1 = self.cycles.1.saturating_add(window.cycle_ns);
+        if self.idle.len() <= part {
+            self.idle.resize(part + 1, (0, 0));
+        }
+        self.idle[part].0 += window.idle_ns;
+        self.idle[part].1 += window.end_ns.saturating_sub(window.start_ns);
+        for (times, sum) in
+            [(&window.lateness, &mut self.lateness), (&window.punctual, &mut self.punctual)]
+        {
+            if let Some(times) = times {
+                times.add_to(sum.histogram_mut());
+            }
+        }
+        for transaction in window.transactions() {
+            match &transaction.open {
+                Some(open) => {
+                    open.response.add_to(self.response.histogram_mut());
+                    open.lag.add_to(self.lag.histogram_mut());
+                }
+                None => transaction.service.add_to(self.response.histogram_mut()),
+            }
+        }
+    }
+
+    /// Takes over what the other holds, and leaves it empty.
+    fn absorb(&mut self, other: &mut Self) {
+        use std::mem::take;
+        self.length_ns += take(&mut other.length_ns);
+        for (sum, count) in [
+            (&mut self.planned, &mut other.planned),
+            (&mut self.started, &mut other.started),
+            (&mut self.missed, &mut other.missed),
+            (&mut self.stalled, &mut other.stalled),
+            (&mut self.succeeded, &mut other.succeeded),
+            (&mut self.failed, &mut other.failed),
+            (&mut self.panics, &mut other.panics),
+            (&mut self.cycles.0, &mut other.cycles.0),
+            (&mut self.cycles.1, &mut other.cycles.1),
+        ]
+        .into_iter()
+        .chain(self.failures.iter_mut().zip(&mut other.failures))
+        {
+            *sum = sum.saturating_add(take(count));
+        }
+        self.waits.add(take(&mut other.waits));
+        self.instances = self.instances.max(take(&mut other.instances));
+        if self.idle.len() < other.idle.len() {
+            self.idle.resize(other.idle.len(), (0, 0));
+        }
+        for (sum, idle) in self.idle.iter_mut().zip(other.idle.drain(..)) {
+            (sum.0, sum.1) = (sum.0 + idle.0, sum.1 + idle.1);
+        }
+        for (sum, times) in [
+            (&mut self.response, &mut other.response),
+            (&mut self.punctual, &mut other.punctual),
+            (&mut self.lag, &mut other.lag),
+            (&mut self.lateness, &mut other.lateness),
+        ] {
+            let times = times.histogram_mut();
+            sum.histogram_mut().add(&*times).expect("all histograms have one shape");
+            times.reset();
+        }
+        for (sum, broken) in self.broken.iter_mut().zip(&mut other.broken) {
+            let Broken { over, of, .. } = take(broken);
+            sum.over += over;
+            sum.of += of;
+        }
+    }
+
+    fn busy(&self) -> Vec<f64> {
+        let busy = |&(idle_ns, active_ns): &(u64, u64)| match active_ns {
+            0 => 0.0,
+            active => 1.0 - (idle_ns as f64 / active as f64).min(1.0),
+        };
+        self.idle.iter().map(busy).collect()
+    }
+
+    /// What is known of it, but for what the whole run alone knows.
+    fn evidence(&self) -> Evidence {
+        let failures = |class: FailureClass| self.failures[class.index()];
+        let tps = self.planned as f64 * 1e9 / self.length_ns.max(1) as f64;
+        Evidence {
+            goal_tps: Some(tps as u32),
+            planned: self.planned,
+            started: self.started,
+            missed: self.missed,
+            stalled: self.stalled,
+            completed: self.succeeded + self.failed - failures(FailureClass::Panic),
+            elapsed_ns: self.length_ns,
+            descriptors: failures(FailureClass::Descriptors),
+            ports: failures(FailureClass::Ports),
+            memory: failures(FailureClass::Memory),
+            unreachable: failures(FailureClass::Unreachable),
+            timeouts: failures(FailureClass::Timeout),
+            panics: self.panics,
+            failed: self.failed - generator_faults(&self.failures),
+            busy: self.busy().into_iter().fold(0.0, f64::max),
+            late_p99_ns: self.lateness.quantile(0.99).as_nanos() as u64,
+            late_ns: sum_ns(&self.lateness),
+            target_wait_ns: self.waits.target_ns,
+            instance_wait_ns: self.waits.instance_ns,
+            limit_target_wait_ns: self.waits.limit_target_ns,
+            limit_instance_wait_ns: self.waits.limit_instance_ns,
+            cycle_ns: self.cycles.1.checked_div(self.cycles.0).unwrap_or(0),
+            response_p99_ns: self.response.quantile(0.99).as_nanos() as u64,
+            instances: self.instances,
+            ..Evidence::default()
+        }
+    }
+
+    fn into_steady(self) -> Steady {
+        let busy = self.busy();
+        let SplitWaits { target_ns, instance_ns, .. } = self.waits;
+        Steady {
+            elapsed: Duration::from_nanos(self.length_ns),
+            planned: self.planned,
+            missed: self.missed,
+            succeeded: self.succeeded,
+            failed: self.failed,
+            spoilt: generator_faults(&self.failures),
+            failures: by_class(&self.failures).collect(),
+            panics: self.panics,
+            instances: self.instances as usize,
+            busy,
+            waits: Waits {
+                for_target: Duration::from_nanos(target_ns),
+                for_instances: Duration::from_nanos(instance_ns),
+            },
+            response: self.response,
+            punctual: self.punctual,
+            lag: self.lag,
+            lateness: self.lateness,
         }
     }
 }
@@ -84,6 +264,8 @@ impl Part {
 pub(super) struct Ended {
     pub(super) decision: RateDecision,
     pub(super) steady: Option<Steady>,
+    /// What is known of the steady part.
+    pub(super) evidence: Option<Evidence>,
     /// The limit that bounds the rate, and what was seen of it in the steady part.
     pub(super) bound_by: Option<(Limit, Broken)>,
     pub(super) search: SearchStatistics,
@@ -107,6 +289,8 @@ impl Search {
             broken: vec![Broken::default(); count],
             pending: Part::new(count),
             steady: Part::new(count),
+            former: None,
+            max_instances: config.max_concurrency,
             unsteady: 0,
             points: Vec::new(),
             held: 0,
@@ -122,8 +306,8 @@ impl Search {
         self.controller.decision()
     }
 
-    /// Takes in one shard's window of the current tick.
-    pub(super) fn window(&mut self, window: &ShardWindow) {
+    /// Takes in a window of one part of the run, of the current tick.
+    pub(super) fn window(&mut self, part: usize, window: &ShardWindow) {
         let spoilt = generator_faults(&window.failures);
         let (succeeded, failed) = (window.succeeded(), window.failed());
         for (broken, limit) in self.broken.iter_mut().zip(&self.limits) {
@@ -145,17 +329,7 @@ impl Search {
             }
         }
         if self.controller.decision().state == RateState::Holding && self.unsteady == 0 {
-            self.pending.succeeded += succeeded;
-            self.pending.failed += failed;
-            self.pending.spoilt += spoilt;
-            if let Some(lateness) = &window.lateness {
-                lateness.add_to(self.pending.lateness.histogram_mut());
-            }
-            for transaction in window.transactions() {
-                let response = transaction.open.as_ref().map(|open| &open.response);
-                let response = response.unwrap_or(&transaction.service);
-                response.add_to(self.pending.response.histogram_mut());
-            }
+            self.pending.add(part, window);
         }
     }
 
@@ -181,23 +355,11 @@ impl Search {
             if self.unsteady > 0 {
                 self.unsteady -= 1;
             } else {
-                let (pending, steady) = (&mut self.pending, &mut self.steady);
-                steady.length_ns += window.length_ns;
-                steady.succeeded += std::mem::take(&mut pending.succeeded);
-                steady.failed += std::mem::take(&mut pending.failed);
-                steady.spoilt += std::mem::take(&mut pending.spoilt);
-                for (times, sum) in [
-                    (&mut pending.response, &mut steady.response),
-                    (&mut pending.lateness, &mut steady.lateness),
-                ] {
-                    let times = times.histogram_mut();
-                    sum.histogram_mut().add(&*times).expect("all histograms have one shape");
-                    times.reset();
-                }
-                for (sum, broken) in steady.broken.iter_mut().zip(&self.broken) {
-                    sum.over += broken.over;
-                    sum.of += broken.of;
-                }
+                self.pending.length_ns = window.length_ns;
+                self.pending.instances = window.instances;
+                self.pending.waits = SplitWaits::of(window, self.max_instances);
+                self.pending.broken.clone_from(&self.broken);
+                self.steady.absorb(&mut self.pending);
             }
         }
         self.visit(before, window);
@@ -205,17 +367,32 @@ impl Search {
         self.has_changed |= self.controller.end().is_none();
         self.held = if decision.state == RateState::Holding { self.held + 1 } else { 0 };
         self.broken.fill(Broken::default());
-        if decision.state == RateState::Holding && before.state != RateState::Holding {
-            // What was steady before a change of the target is no more. A pause is none, if it comes back
-            // to the rate.
-            let off = f64::from(decision.tps) / f64::from(self.held_tps.max(1)) - 1.0;
-            if self.has_changed || off.abs() > SAME_RATE {
-                self.steady = Part::new(self.limits.len());
-            }
-            (self.held_tps, self.has_changed) = (decision.tps, false);
-            self.unsteady = 1;
+        if decision.state == RateState::Holding {
+            self.hold(decision.tps, before.state != RateState::Holding);
         }
         decision
+    }
+
+    /// The rate is held: it is one part of the run until the target changes, or the rate by more than
+    /// [`SAME_RATE`] from what it was when the part began. A pause is no change, if the rate is the same
+    /// after it.
+    fn hold(&mut self, tps: u32, has_entered: bool) {
+        let is_anew = has_entered && self.has_changed;
+        let off = f64::from(tps) / f64::from(self.held_tps.max(1)) - 1.0;
+        if is_anew || off.abs() > SAME_RATE {
+            let empty = Part::new(self.limits.len());
+            let former = std::mem::replace(&mut self.steady, empty);
+            // Of a rate that has crept away the part before is what there is, until there is a new one.
+            if is_anew || has_entered {
+                self.former = None;
+            } else if former.length_ns > 0 {
+                self.former = Some(former);
+            }
+            (self.held_tps, self.unsteady) = (tps, 1);
+        }
+        if has_entered {
+            (self.has_changed, self.unsteady) = (false, 1);
+        }
     }
 
     /// Forgets the windows since the last tick.
@@ -270,16 +447,17 @@ impl Search {
 
     pub(super) fn end(self) -> Ended {
         let decision = self.controller.decision();
-        let Part { length_ns, succeeded, failed, spoilt, response, lateness, broken } = self.steady;
-        let steady = (length_ns > 0).then(|| Steady {
-            elapsed: Duration::from_nanos(length_ns),
-            succeeded,
-            failed,
-            spoilt,
-            response,
-            lateness,
-        });
-        let bound_by = decision.bound_by.map(|index| (self.limits[index], broken[index]));
+        let end = self.controller.end();
+        let part = match self.former {
+            Some(former) if self.steady.length_ns == 0 => former,
+            _ => self.steady,
+        };
+        // Where the rate is the goal's, no limit keeps it from more.
+        let bound_by = decision.bound_by.filter(|_| end != Some(SearchEnd::GoalReached));
+        let bound_by = bound_by.map(|index| (self.limits[index], part.broken[index]));
+        let part = Some(part).filter(|part| part.length_ns > 0);
+        let evidence = part.as_ref().map(Part::evidence);
+        let steady = part.map(Part::into_steady);
         // What was held before the search began anew is no longer known to be borne.
         let is_held = steady.is_some() && decision.state == RateState::Holding;
         let capacity = is_held.then(|| {
@@ -291,14 +469,101 @@ impl Search {
                 bound_by: bound_by.map(|(limit, _)| limit),
             }
         });
-        let end = self.controller.end();
         let search = SearchStatistics { limits: self.limits, points: self.points, capacity, end };
-        Ended { decision, steady, bound_by, search }
+        Ended { decision, steady, evidence, bound_by, search }
     }
 
     /// Whether one of the limits is on latencies, and whether one is on errors.
     pub(super) fn kinds(&self) -> (bool, bool) {
         let latency = |limit: &Limit| matches!(limit, Limit::Latency { .. });
         (self.limits.iter().any(latency), !self.limits.iter().all(latency))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn search() -> Search {
+        let limits = vec![Limit::ErrorRate(0.05)];
+        Search::new(&RunConfig { limits, ..RunConfig::default() }, 1_000_000)
+    }
+
+    /// A window of the rate, held: of all shards, which is one.
+    fn held(search: &mut Search, tps: u32) {
+        if search.unsteady > 0 {
+            search.unsteady -= 1;
+        } else {
+            let planned = u64::from(tps) / 10;
+            search.pending.add(0, &ShardWindow { planned, ..ShardWindow::default() });
+            search.pending.length_ns = 100_000_000;
+            search.steady.absorb(&mut search.pending);
+        }
+        search.hold(tps, false);
+    }
+
+    #[test]
+    fn what_is_steady_begins_anew_when_the_rate_has_crept_away() {
+        let mut search = search();
+        search.hold(1_000, true);
+        for _ in 0..11 {
+            held(&mut search, 1_000);
+        }
+        assert_eq!((search.steady.planned, search.steady.length_ns), (1_000, 1_000_000_000));
+        // By one in a hundred, and by one more: that is the same rate still.
+        held(&mut search, 1_010);
+        held(&mut search, 1_019);
+        assert_eq!(search.steady.length_ns, 1_200_000_000);
+        held(&mut search, 1_031);
+        assert_eq!(search.steady.length_ns, 0);
+        // Until there is another, the part before is what was held.
+        assert_eq!(search.former.as_ref().map(|former| former.length_ns), Some(1_300_000_000));
+        held(&mut search, 1_031);
+        held(&mut search, 1_031);
+        assert_eq!((search.steady.planned, search.steady.length_ns), (103, 100_000_000));
+        // It comes back to the rate after a pause, and the target has not changed.
+        search.hold(1_040, true);
+        assert_eq!(search.steady.length_ns, 100_000_000);
+        search.has_changed = true;
+        search.hold(1_040, true);
+        assert!(search.steady.length_ns == 0 && search.former.is_none());
+    }
+
+    #[test]
+    fn a_part_tells_of_itself_alone() {
+        let mut failures = [0; FailureClass::COUNT];
+        failures[FailureClass::Descriptors.index()] = 30;
+        failures[FailureClass::Timeout.index()] = 10;
+        let window = ShardWindow {
+            planned: 1_000,
+            started: 990,
+            missed: 10,
+            failures,
+            end_ns: 1_000_000_000,
+            idle_ns: 250_000_000,
+            ..ShardWindow::default()
+        };
+        let mut pending = Part::new(0);
+        pending.add(1, &window);
+        (pending.succeeded, pending.failed) = (950, 40);
+        (pending.length_ns, pending.instances) = (1_000_000_000, 7);
+        let whole =
+            Window { instances: 7, target_wait_ns: 5, instance_wait_ns: 3, ..Window::default() };
+        pending.waits = SplitWaits::of(&whole, 7);
+        let mut part = Part::new(0);
+        part.absorb(&mut pending);
+        part.absorb(&mut pending);
+        let evidence = part.evidence();
+        assert_eq!((evidence.planned, evidence.missed, evidence.completed), (1_000, 10, 990));
+        assert_eq!((evidence.descriptors, evidence.timeouts, evidence.failed), (30, 10, 10));
+        assert_eq!((evidence.limit_target_wait_ns, evidence.limit_instance_wait_ns), (5, 3));
+        assert_eq!((evidence.instances, evidence.busy), (7, 0.75));
+        let steady = part.into_steady();
+        assert_eq!(steady.busy, [0.0, 0.75]);
+        // What the generator failed at was not borne by the target.
+        assert!((steady.tps() - 960.0).abs() < 1e-6, "{}", steady.tps());
+        // Fewer instances than may be: no wait was the limit's.
+        let below = SplitWaits::of(&whole, 8);
+        assert_eq!((below.target_ns, below.limit_target_ns, below.limit_instance_ns), (5, 0, 0));
     }
 }

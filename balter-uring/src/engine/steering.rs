@@ -99,7 +99,20 @@ impl Steering {
     ) {
         self.totals.add(part, window, interval);
         if let Some(search) = &mut self.search {
-            search.window(window);
+            search.window(part, window);
+        }
+    }
+
+    /// Takes note of how all parts together stand, whoever decides.
+    pub(crate) fn note(&mut self, whole: &Window) {
+        self.totals.note_window(whole, self.max_instances());
+    }
+
+    /// Instances that there may be; zero where the user has set their number.
+    fn max_instances(&self) -> u32 {
+        match self.load {
+            Load::Instances(_) => 0,
+            _ => self.max_concurrency,
         }
     }
 
@@ -158,6 +171,7 @@ impl Steering {
             throttled,
             shards_lost,
         } = ending;
+        let max_instances = self.max_instances();
         // One that has found what it was to find has come to its own end.
         let stopped = stopped && !self.is_done();
         self.totals.statistics(Summary {
@@ -172,10 +186,7 @@ impl Steering {
             search: self.search.map(Search::end),
             elapsed_ns,
             instances,
-            max_instances: match self.load {
-                Load::Instances(_) => 0,
-                _ => self.max_concurrency,
-            },
+            max_instances,
             saturation: self.concurrency.saturation(),
             stopped,
         })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use balter_controllers::{
-    Evidence, Limit, Saturation, SearchEvidence, Verdict, Window, distorted, judge,
+    Evidence, Limit, Saturation, SearchEvidence, Shortfall, Verdict, Window, distorted, judge,
 };
 use hdrhistogram::Histogram;
 
@@ -67,6 +67,10 @@ pub(crate) struct Totals {
     cycle_ns: u64,
     target_wait_ns: u64,
     instance_wait_ns: u64,
+    /// Of these waits, those at the limit on instances are told by the windows of the whole.
+    at_limit: SplitWaits,
+    /// What was missed and cancelled with parts that were lost.
+    lost: (u64, u64),
     seen_late: Latencies,
     receive_delay: Latencies,
     handshakes: Latencies,
@@ -95,6 +99,8 @@ impl Totals {
             cycle_ns: 0,
             target_wait_ns: 0,
             instance_wait_ns: 0,
+            at_limit: SplitWaits::default(),
+            lost: (0, 0),
             seen_late: Latencies::default(),
             receive_delay: Latencies::default(),
             handshakes: Latencies::default(),
@@ -214,8 +220,10 @@ impl Totals {
         ));
     }
 
-    pub(crate) fn note_instances(&mut self, instances: u32) {
-        self.most_instances = self.most_instances.max(instances);
+    /// How all parts stand at the end of a window; `max_instances` is zero for no such limit.
+    pub(crate) fn note_window(&mut self, whole: &Window, max_instances: u32) {
+        self.most_instances = self.most_instances.max(whole.instances);
+        self.at_limit.add(SplitWaits::of(whole, max_instances));
     }
 
     /// One more part of the run.
@@ -228,8 +236,12 @@ impl Totals {
     /// The shard of this part is gone. What was in flight there has ended with it, and what was
     /// due will not be started.
     pub(crate) fn lose(&mut self, part: usize) {
+        let before = self.parts[part].counts;
         self.parts[part].lost = true;
         self.close(part);
+        let after = self.parts[part].counts;
+        self.lost.0 += after.missed.saturating_sub(before.missed);
+        self.lost.1 += after.cancelled.saturating_sub(before.cancelled);
     }
 
     /// Nothing more is to come of this part: what has not ended never will.
@@ -312,6 +324,11 @@ impl Totals {
             busy,
             stalled: self.stalled,
             late_p99_ns: self.lateness.quantile(0.99).as_nanos() as u64,
+            late_ns: sum_ns(&self.lateness),
+            limit_target_wait_ns: self.at_limit.limit_target_ns,
+            limit_instance_wait_ns: self.at_limit.limit_instance_ns,
+            lost_missed: self.lost.0,
+            lost_cancelled: self.lost.1,
             target_wait_ns: self.target_wait_ns,
             instance_wait_ns: self.instance_wait_ns,
             cycle_ns,
@@ -337,6 +354,12 @@ impl Totals {
             outside: self.outside.requests,
             outside_failed: self.outside.failed,
             unreachable: self.failures[FailureClass::Unreachable.index()],
+            timeouts: self.failures[FailureClass::Timeout.index()],
+            taken: 0.0,
+            search: None,
+        };
+        let evidence = Evidence {
+            taken: mean(&summary.stolen) + evidence.throttled / self.parts.len().max(1) as f64,
             search: summary.search.as_ref().map(|ended| SearchEvidence {
                 state: ended.decision.state,
                 tps: ended.decision.tps,
@@ -344,11 +367,18 @@ impl Totals {
                 saturated: ended.decision.saturated,
                 held_tps: ended.steady.as_ref().map(Steady::tps),
                 end: ended.search.end,
+                steady: ended.evidence.as_ref().map(|steady| Box::new(in_part(steady, &evidence))),
             }),
+            ..evidence
         };
         let (steady, search) =
             summary.search.map_or((None, None), |ended| (ended.steady, Some(ended.search)));
         let verdict = judge(&evidence);
+        // A search asks for less than the goal on purpose, but not than what it holds.
+        let shortfall = match &evidence.search {
+            Some(search) => search.steady.as_deref().and_then(Shortfall::of),
+            None => Shortfall::of(&evidence),
+        };
         if verdict.tps_limited() && self.outside.held_back > 0 {
             self.note(format!(
                 "{} of {} requests outside of transactions had to wait for their turn; if the \
@@ -400,6 +430,7 @@ impl Totals {
             distorted: distortion.is_some(),
             distortion,
             bound_transaction,
+            shortfall,
             punctual: self.punctual,
             lateness: self.lateness,
             waits: Waits {
@@ -479,6 +510,13 @@ impl Totals {
     }
 }
 
+/// The evidence of a part of a run, with what the whole alone knows. The windows of one part of the run may tell
+/// of more time than those of another, so that what was lost is the whole's alone too.
+fn in_part(part: &Evidence, whole: &Evidence) -> Evidence {
+    let &Evidence { max_instances, saturation, stolen, throttled, taken, .. } = whole;
+    Evidence { max_instances, saturation, stolen, throttled, taken, ..part.clone() }
+}
+
 /// The transaction that breaks a limit most.
 fn worst(limit: &Limit, transactions: &[TransactionStatistics]) -> Option<String> {
     let broken = |transaction: &TransactionStatistics| match *limit {
@@ -488,6 +526,48 @@ fn worst(limit: &Limit, transactions: &[TransactionStatistics]) -> Option<String
     let named = transactions.iter().zip(shown_names(transactions.iter()));
     let worst = named.max_by(|(one, _), (other, _)| broken(one).total_cmp(&broken(other)));
     worst.map(|(_, name)| name.into_owned())
+}
+
+/// Waits of permits in the windows of the whole run, and the part of them in windows at whose end there were as
+/// many instances as may be.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SplitWaits {
+    pub(super) target_ns: u64,
+    pub(super) instance_ns: u64,
+    pub(super) limit_target_ns: u64,
+    pub(super) limit_instance_ns: u64,
+}
+
+impl SplitWaits {
+    /// Of one window; `max_instances` is zero for no such limit.
+    pub(super) fn of(whole: &Window, max_instances: u32) -> Self {
+        let (target_ns, instance_ns) = (whole.target_wait_ns, whole.instance_wait_ns);
+        let is_at_limit = max_instances > 0 && whole.instances >= max_instances;
+        let at_limit = if is_at_limit { (target_ns, instance_ns) } else { (0, 0) };
+        let (limit_target_ns, limit_instance_ns) = at_limit;
+        Self { target_ns, instance_ns, limit_target_ns, limit_instance_ns }
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        for (sum, time_ns) in [
+            (&mut self.target_ns, other.target_ns),
+            (&mut self.instance_ns, other.instance_ns),
+            (&mut self.limit_target_ns, other.limit_target_ns),
+            (&mut self.limit_instance_ns, other.limit_instance_ns),
+        ] {
+            *sum = sum.saturating_add(time_ns);
+        }
+    }
+}
+
+/// All of the times together.
+pub(super) fn sum_ns(times: &Latencies) -> u64 {
+    // Saturating, as a conversion to an integer is.
+    (times.histogram().mean() * times.len() as f64) as u64
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
 /// What the statistics say beside the sums.

@@ -412,7 +412,7 @@ impl Lead {
             is_steady &= std::mem::replace(&mut member.is_steady, true);
             member.has_reported = false;
         }
-        self.steering.totals.note_instances(whole.instances);
+        self.steering.note(&whole);
         self.shown.window(now, &whole);
         if self.steering.is_done() && self.course == Course::Run {
             self.stop();

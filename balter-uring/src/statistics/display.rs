@@ -313,6 +313,10 @@ impl fmt::Display for RunStatistics {
                 _ => writeln!(f)?,
             }
         }
+        if let Some(shortfall) = self.shortfall.as_ref().filter(|shortfall| shortfall.is_notable())
+        {
+            writeln!(f, "{shortfall}")?;
+        }
         for note in &self.notes {
             writeln!(f, "  note: {note}")?;
         }

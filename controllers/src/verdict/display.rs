@@ -17,6 +17,14 @@ impl fmt::Display for Verdict {
                     failing_ns as f64 / 1e9
                 )
             }
+            Verdict::Failures { failures, completed, ref class } => {
+                let class = class.as_deref().unwrap_or("failures of any kind");
+                write!(
+                    f,
+                    "the target failed {failures} of {completed} transactions; most of them: {class}; \
+                     see what it answers at a lower rate"
+                )
+            }
             Verdict::Silent { started } => write!(
                 f,
                 "the target is silent: none of {started} transactions ended; see whether it answers \
