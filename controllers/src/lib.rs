@@ -15,7 +15,8 @@
 //! | How many instances may be under way? | [`ConcurrencyController`] |
 //! | How many has a shard, then? | [`Population`] |
 //! | What is the highest rate within limits? | [`RateController`], with its [`Limit`]s |
-//! | How does throughput grow with concurrency? | [`Usl`] |
+//! | Was the target worse the second time? | [`worse`], of [`Block`]s of time |
+//! | How does throughput grow with concurrency? | [`Usl`], [`UslFit`] |
 //! | What may a party use that can be lost? | [`LeaseBook`], [`LeaseHolder`] |
 //! | How is what it measured counted exactly once? | [`Outbox`], [`Ledger`] |
 //! | What bounded the run in the end? | [`judge`], [`Verdict`] |
@@ -32,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 mod arrival;
+mod comparison;
 mod concurrency;
 mod delivery;
 mod grid;
@@ -41,12 +43,14 @@ mod population;
 mod rate;
 mod schedule;
 mod split;
+mod student;
 mod timetable;
 mod usl;
 mod verdict;
 mod window;
 
 pub use arrival::Arrival;
+pub use comparison::{Block, Measure, Worse, worse};
 pub use concurrency::{
     ConcurrencyConfig, ConcurrencyController, ConcurrencyDecision, ConcurrencyGoal,
     ConcurrencyState, Saturation,
