@@ -66,6 +66,6 @@ pub use rate::{
 };
 pub use split::{split, split_evenly};
 pub use timetable::{Ticks, Timetable};
-pub use usl::Usl;
+pub use usl::{Usl, UslFit};
 pub use verdict::{Evidence, SearchEvidence, Verdict, distorted, judge};
 pub use window::Window;

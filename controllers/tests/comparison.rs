@@ -124,7 +124,7 @@ fn a_target_that_has_become_worse_is_told() {
         Changed { slower: 0.0, failing: 0.05 },
     ] {
         for target in
-            [(Kind::Random, 1_000.0, 5.0), (Kind::Even, 500.0, 5.0), (Kind::Heavy, 250.0, 5.0)]
+            [(Kind::Random, 1_000.0, 5.0), (Kind::Even, 500.0, 5.0), (Kind::Heavy, 150.0, 5.0)]
         {
             let (_, any) = told(target, Changed::default(), changed);
             assert!(any >= SWEEPS * 9 / 10, "{target:?}, {changed:?}: {any}");
