@@ -440,6 +440,7 @@ impl Totals {
             throttled: summary.throttled,
             verdict: Some(verdict),
             error: None,
+            sampled: None,
         }
     }
 }
