@@ -159,8 +159,9 @@ impl Parabola {
         let [a, ..] = self.coefficients;
         let variance = self.covariances[0][0];
         let half = (reach * variance).sqrt();
-        // A half that is no number is none either.
-        if !(half < a) {
+        // Not so either where one of them is no number.
+        let is_bounded = half < a;
+        if !is_bounded {
             return None;
         }
         let g = half * half / (a * a);

@@ -111,7 +111,7 @@ mod tests {
     }
 
     fn sweep(law: Usl, instances: &[usize]) -> ConcurrencySweep {
-        let error = |index: usize| if index % 2 == 0 { 1.01 } else { 0.99 };
+        let error = |index: usize| if index.is_multiple_of(2) { 1.01 } else { 0.99 };
         let points = instances.iter().enumerate();
         let points = points.map(|(i, &n)| point(n, law.throughput(n as f64) * error(i)));
         ConcurrencySweep { points: points.collect(), stopped: false }
