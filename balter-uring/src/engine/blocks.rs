@@ -36,6 +36,8 @@ impl Cut {
 pub(crate) struct Blocks {
     cut: Cut,
     start_ns: Option<u64>,
+    /// Blocks that there were: a run that is stopped has fewer.
+    seen: usize,
     /// The last one is of what ended after all of them.
     cells: Vec<Cell>,
 }
@@ -51,7 +53,7 @@ struct Cell {
 
 impl Blocks {
     pub(crate) fn new(cut: Cut) -> Self {
-        Self { cut, start_ns: None, cells: vec![Cell::default(); cut.count + 1] }
+        Self { cut, start_ns: None, seen: 0, cells: vec![Cell::default(); cut.count + 1] }
     }
 
     pub(crate) fn add(&mut self, window: &ShardWindow) {
@@ -60,7 +62,9 @@ impl Blocks {
         // A shard is a little late for the end of a window, so that is no good sign of where it belongs.
         let middle_ns = window.start_ns / 2 + window.end_ns / 2;
         let index = middle_ns.saturating_sub(start_ns) / self.cut.block_ns;
-        let cell = &mut self.cells[(index as usize).min(self.cut.count)];
+        let index = (index as usize).min(self.cut.count);
+        self.seen = self.seen.max((index + 1).min(self.cut.count));
+        let cell = &mut self.cells[index];
         let spoilt = generator_faults(&window.failures);
         cell.due += window.planned.saturating_sub(window.stalled + spoilt);
         cell.succeeded += window.succeeded();
@@ -79,17 +83,16 @@ impl Blocks {
     }
 
     pub(crate) fn end(self) -> Sampled {
-        let Cut { block_ns, count } = self.cut;
         let mut sampled = Sampled::default();
-        for cell in &self.cells[Sampled::settling(count)..] {
+        for cell in &self.cells[Sampled::settling(self.seen)..] {
             sampled.unanswered += cell.unanswered;
             let answered: &mut Latencies = &mut sampled.answered;
             for (&time_ns, &count) in &cell.times {
                 answered.histogram_mut().saturating_record_n(time_ns, count);
             }
         }
-        let blocks = self.cells[..count].iter().map(|cell| Block {
-            length_ns: block_ns,
+        let blocks = self.cells[..self.seen].iter().map(|cell| Block {
+            length_ns: self.cut.block_ns,
             due: cell.due,
             succeeded: cell.succeeded,
             failed: cell.unanswered,
@@ -169,5 +172,15 @@ mod tests {
         // Without the first quarter.
         assert_eq!((sampled.answered.len(), sampled.unanswered), (10, 6));
         assert!(sampled.answered.max() >= Duration::from_millis(499));
+    }
+
+    #[test]
+    fn a_run_that_is_stopped_has_no_blocks_of_the_rest() {
+        let mut blocks = Blocks::new(Cut { block_ns: 100 * MS, count: 50 });
+        for index in 0..4 {
+            blocks.add(&window(index, 0, &[(20, Outcome::Succeeded)]));
+        }
+        let sampled = blocks.end();
+        assert_eq!((sampled.blocks.len(), sampled.answered.len()), (4, 3));
     }
 }
