@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use balter_uring::prelude::*;
 use balter_uring::target::Target;
-use balter_uring::{Limit, RatePoint, SearchEnd, SweepPoint, Verdict};
+use balter_uring::{Limit, RatePoint, SearchEnd, Verdict};
 use support::{assert_adds_up, once_fit, visitor};
 
 fn run(scenario: Scenario, seconds: u64) -> RunStatistics {
@@ -331,30 +331,6 @@ fn after_an_outage_the_former_rate_is_back() {
     let steady = statistics.steady.as_ref().expect("held again");
     assert!(steady.elapsed > Duration::from_secs(5), "{statistics}");
     assert!(matches!(statistics.verdict, Some(Verdict::GoalReached { .. })), "{statistics}");
-}
-
-#[test]
-fn a_sweep_goes_up_and_down_again() {
-    let target = Target::builder().delay(Duration::from_millis(1)).start().expect("a target");
-    let sweep = once_fit(|| {
-        let sweep = visitor(target.url()).sweep([200, 400, 800], Duration::from_millis(700));
-        let sweep = support::wait(sweep).expect("the machine allows runs");
-        println!("{sweep}");
-        // A machine that stands still for that long misses what is due in it.
-        let missed =
-            |point: &SweepPoint| point.statistics.counts.missed > u64::from(point.tps) / 10;
-        if sweep.points.iter().any(missed) { Err(sweep.to_string()) } else { Ok(sweep) }
-    });
-    let asked: Vec<_> = sweep.points.iter().map(|point| (point.tps, point.down)).collect();
-    let expected =
-        [(200, false), (400, false), (800, false), (800, true), (400, true), (200, true)];
-    assert_eq!(asked, expected);
-    for point in &sweep.points {
-        assert_adds_up(&point.statistics);
-        assert!(point.statistics.counts.completed() > u64::from(point.tps) / 2, "{sweep}");
-        assert!(point.under_way() > 0.0);
-    }
-    assert!(sweep.knee().is_some() && sweep.scalability().is_some(), "{sweep}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use balter_controllers::{Arrival, Limit};
 
+use crate::engine::blocks::Cut;
 #[cfg(feature = "rt")]
 use crate::engine::lease::Leased;
 use crate::userland;
@@ -145,6 +146,8 @@ pub(crate) struct RunConfig {
     pub(crate) grace: Duration,
     pub(crate) interruptible: bool,
     pub(crate) progress: Option<Observer>,
+    /// Its statistics are to have it cut into blocks of time.
+    pub(crate) cut: Option<Cut>,
     /// Set where another node leads the run.
     #[cfg(feature = "rt")]
     pub(crate) leased: Option<Leased>,
@@ -172,6 +175,7 @@ impl Default for RunConfig {
             grace: DEFAULT_GRACE,
             interruptible: false,
             progress: None,
+            cut: None,
             #[cfg(feature = "rt")]
             leased: None,
             aggregator_delay: Duration::ZERO,
@@ -189,6 +193,7 @@ impl RunConfig {
             until_found: false,
             duration: None,
             progress: None,
+            cut: None,
             #[cfg(feature = "rt")]
             leased: None,
             cores: self.cores.clone(),

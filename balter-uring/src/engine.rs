@@ -2,6 +2,7 @@
 
 pub(crate) mod aggregator;
 mod back_off;
+pub(crate) mod blocks;
 pub(crate) mod budget;
 pub(crate) mod clock;
 mod doorbell;

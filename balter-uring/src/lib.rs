@@ -121,7 +121,8 @@ mod userland;
 mod waker;
 
 pub use balter_controllers::{
-    Arrival, Broken, Cause, Limit, RateState, Saturation, SearchEnd, Shortfall, Usl, Verdict,
+    Arrival, Block, Broken, Cause, Interval, Limit, Measure, RateState, Saturation, SearchEnd,
+    Shortfall, Usl, UslFit, Verdict, Worse,
 };
 pub use balter_macros::{scenario, transaction};
 
@@ -135,7 +136,7 @@ pub use statistics::{
     Capacity, Counts, Distortion, Latencies, NodeStatistics, Outside, RatePoint, RunStatistics,
     SearchStatistics, ShardStatistics, Steady, TransactionStatistics, Waits,
 };
-pub use sweep::{Sweep, SweepPoint};
+pub use sweep::{ConcurrencyPoint, ConcurrencySweep, Hysteresis, Sweep, SweepPoint};
 pub use task::{JoinHandle, spawn};
 
 /// All that a load test usually needs: `use balter_uring::prelude::*;`.

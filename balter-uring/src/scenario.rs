@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::RunError;
 use crate::config::{Hint, Load, Observer, Progress, RunConfig};
+use crate::engine::blocks::Cut;
 use crate::engine::clock::nanoseconds;
 #[cfg(feature = "rt")]
 use crate::engine::lease::Leased;
@@ -14,7 +15,7 @@ use crate::engine::run::{Factory, Maker};
 use crate::engine::signals::Listening;
 use crate::engine::{Request, Running, start};
 use crate::statistics::RunStatistics;
-use crate::sweep::{Sweep, SweepPoint};
+use crate::sweep::{ConcurrencyPoint, ConcurrencySweep, Sweep, SweepPoint};
 use balter_controllers::{Arrival, Limit};
 
 /// A scenario that can be configured and run as a load test.
@@ -349,16 +350,17 @@ impl Scenario {
     }
 
     /// Runs the scenario at one rate after the other, `each` as long, in the order given and then
-    /// back again: latency against throughput, the knee, and whether the target recovers. What else
-    /// was set (cores, timeout, arrival, highest concurrency) holds for each of the runs; its limits
+    /// back again: latency against goodput, the knee, where the target falls behind, and whether it
+    /// recovers ([`Sweep`]). What else was set (cores, timeout, arrival, highest concurrency) holds for each of the runs; its limits
     /// and its observer do not.
     ///
     /// Ends early, with the rates that it has come to, when one of its runs is
     /// [stopped](RunStatistics::stopped): with [`stop_on_ctrl_c`](Self::stop_on_ctrl_c) SIGINT ends the
     /// whole sweep, also between two runs.
     ///
-    /// The first tenth of a second of each run, and whatever the target still has to work off from
-    /// the rate before, is part of its statistics: let `each` be 5 s or more.
+    /// The first quarter of each run is for the target to settle, and part of its statistics alone: let
+    /// `each` be 5 s or more, and ten times what an answer takes. In a shorter run goodput misses what
+    /// is under way, and below 1.4 s nothing is told of recovery.
     ///
     /// # Errors
     /// What kept a run from starting.
@@ -387,15 +389,67 @@ impl Scenario {
         // Between two runs as well, where a signal would end the process otherwise.
         let listening = self.config.interruptible.then(Listening::new);
         for (tps, down) in up.iter().copied().chain(down) {
-            let statistics = self.again().tps(tps).duration(each).run().await?;
+            let statistics = self.step(each).tps(tps).run().await?;
             sweep.stopped = statistics.stopped;
-            sweep.points.push(SweepPoint { tps, down, statistics });
+            sweep.points.push(SweepPoint::new(tps, down, statistics));
             sweep.stopped |= listening.as_ref().is_some_and(Listening::was_interrupted);
             if sweep.stopped {
                 break;
             }
         }
         Ok(sweep)
+    }
+
+    /// Runs the scenario in a closed loop with so many instances, one number after the other, `each` as
+    /// long, in the order given: throughput against concurrency, and the Universal Scalability Law that
+    /// fits it ([`ConcurrencySweep`]). What else was set holds as in a [`sweep`](Self::sweep), which
+    /// says when it ends early.
+    ///
+    /// The law takes four different numbers at least, of which one is 1 or close to it. Numbers may be
+    /// given again, as in `[1, 2, 4, 8, 8, 4, 2, 1]`: what differs between two runs of one number
+    /// widens the intervals. It is a law of users that do not pause: a scenario that waits
+    /// between its transactions has fewer of them at the target than it has instances.
+    ///
+    /// # Errors
+    /// What kept a run from starting.
+    ///
+    /// # Panics
+    /// If a number is zero.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use balter_uring::prelude::*;
+    /// # #[scenario] async fn user() {}
+    /// # futures_lite::future::block_on(async {
+    /// let sweep = user().sweep_concurrency([1, 2, 4, 8, 16, 32], Duration::from_secs(5)).await?;
+    /// println!("{sweep}");
+    /// # Ok::<(), balter_uring::RunError>(())
+    /// # }).ok();
+    /// ```
+    pub async fn sweep_concurrency(
+        self,
+        instances: impl IntoIterator<Item = usize>,
+        each: Duration,
+    ) -> Result<ConcurrencySweep, RunError> {
+        let mut sweep = ConcurrencySweep::default();
+        let listening = self.config.interruptible.then(Listening::new);
+        for instances in instances {
+            let statistics = self.step(each).concurrency(instances).run().await?;
+            sweep.stopped = statistics.stopped;
+            sweep.points.push(ConcurrencyPoint::new(instances, statistics));
+            sweep.stopped |= listening.as_ref().is_some_and(Listening::was_interrupted);
+            if sweep.stopped {
+                break;
+            }
+        }
+        Ok(sweep)
+    }
+
+    /// One run of a sweep.
+    fn step(&self, each: Duration) -> Self {
+        let mut step = self.again().duration(each);
+        step.config.cut = Some(Cut::of(each, step.config.window));
+        step
     }
 
     /// The same for one more run, without what was asked of this one.

@@ -1,13 +1,13 @@
 //! What a run measured.
 
-mod display;
+pub(crate) mod display;
 mod latencies;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use balter_controllers::{Broken, Limit, RateState, SearchEnd, Shortfall};
+use balter_controllers::{Block, Broken, Limit, RateState, SearchEnd, Shortfall};
 
 pub use latencies::Latencies;
 
@@ -147,6 +147,26 @@ pub struct RunStatistics {
     pub distortion: Option<Distortion>,
     /// Why the run could not start.
     pub error: Option<RunError>,
+    /// Its blocks of time, on their way to the point of a sweep.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) sampled: Option<Box<Sampled>>,
+}
+
+/// A run cut into blocks of time, and what was answered but for the first of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sampled {
+    pub(crate) blocks: Vec<Block>,
+    /// Response times of those that succeeded, without what the generator was late by.
+    pub(crate) answered: Latencies,
+    /// Failures of the target, and what it kept others waiting too long for.
+    pub(crate) unanswered: u64,
+}
+
+impl Sampled {
+    /// So many blocks of so many are the target's and the generator's to settle in.
+    pub(crate) const fn settling(blocks: usize) -> usize {
+        blocks / 4
+    }
 }
 
 impl RunStatistics {

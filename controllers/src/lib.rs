@@ -15,7 +15,8 @@
 //! | How many instances may be under way? | [`ConcurrencyController`] |
 //! | How many has a shard, then? | [`Population`] |
 //! | What is the highest rate within limits? | [`RateController`], with its [`Limit`]s |
-//! | How does throughput grow with concurrency? | [`Usl`] |
+//! | Was the target worse the second time? | [`worse`], of [`Block`]s of time |
+//! | How does throughput grow with concurrency? | [`Usl`], [`UslFit`] |
 //! | What may a party use that can be lost? | [`LeaseBook`], [`LeaseHolder`] |
 //! | How is what it measured counted exactly once? | [`Outbox`], [`Ledger`] |
 //! | Who has how much of what a run did less than asked? | [`Shortfall`] |
@@ -33,6 +34,7 @@
 #![forbid(unsafe_code)]
 
 mod arrival;
+mod comparison;
 mod concurrency;
 mod delivery;
 mod grid;
@@ -43,12 +45,14 @@ mod rate;
 mod schedule;
 mod shortfall;
 mod split;
+mod student;
 mod timetable;
 mod usl;
 mod verdict;
 mod window;
 
 pub use arrival::Arrival;
+pub use comparison::{Block, Measure, Worse, worse};
 pub use concurrency::{
     ConcurrencyConfig, ConcurrencyController, ConcurrencyDecision, ConcurrencyGoal,
     ConcurrencyState, Saturation,
@@ -65,6 +69,6 @@ pub use rate::{
 pub use shortfall::{Cause, Shortfall};
 pub use split::{split, split_evenly};
 pub use timetable::{Ticks, Timetable};
-pub use usl::Usl;
+pub use usl::{Usl, UslFit};
 pub use verdict::{Evidence, SearchEvidence, Verdict, distorted, judge};
 pub use window::Window;

@@ -8,6 +8,7 @@ use balter_controllers::{
 };
 use hdrhistogram::Histogram;
 
+use super::blocks::Blocks;
 use super::budget::Budget;
 use super::search::Search;
 use super::totals::{Summary, Totals};
@@ -34,6 +35,7 @@ pub(crate) struct Steering {
     max_concurrency: u32,
     concurrency: ConcurrencyController,
     pub(crate) totals: Totals,
+    blocks: Option<Blocks>,
 }
 
 /// How a run ended, as those know who watched it.
@@ -72,6 +74,7 @@ impl Steering {
             max_concurrency: config.max_concurrency,
             concurrency,
             totals: Totals::new(cores),
+            blocks: config.cut.map(Blocks::new),
         }
     }
 
@@ -98,6 +101,9 @@ impl Steering {
         interval: Option<&mut Histogram<u64>>,
     ) {
         self.totals.add(part, window, interval);
+        if let Some(blocks) = &mut self.blocks {
+            blocks.add(window);
+        }
         if let Some(search) = &mut self.search {
             search.window(part, window);
         }
@@ -174,7 +180,7 @@ impl Steering {
         let max_instances = self.max_instances();
         // One that has found what it was to find has come to its own end.
         let stopped = stopped && !self.is_done();
-        self.totals.statistics(Summary {
+        let statistics = self.totals.statistics(Summary {
             stolen,
             throttled,
             shards_lost,
@@ -189,7 +195,8 @@ impl Steering {
             max_instances,
             saturation: self.concurrency.saturation(),
             stopped,
-        })
+        });
+        RunStatistics { sampled: self.blocks.map(|blocks| Box::new(blocks.end())), ..statistics }
     }
 }
 

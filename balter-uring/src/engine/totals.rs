@@ -471,6 +471,7 @@ impl Totals {
             throttled: summary.throttled,
             verdict: Some(verdict),
             error: None,
+            sampled: None,
         }
     }
 }
