@@ -5,6 +5,7 @@ mod back_off;
 pub(crate) mod budget;
 pub(crate) mod clock;
 mod doorbell;
+pub(crate) mod errors;
 pub(crate) mod executor;
 pub(crate) mod instance;
 #[cfg(feature = "rt")]

@@ -132,8 +132,8 @@ pub use preflight::PreflightError;
 pub use runtime::BalterRuntime;
 pub use scenario::{ConfigurableScenario, Scenario};
 pub use statistics::{
-    Capacity, Counts, Distortion, Latencies, NodeStatistics, Outside, RatePoint, RunStatistics,
-    SearchStatistics, ShardStatistics, Steady, TransactionStatistics, Waits,
+    Capacity, Counts, Distortion, ErrorStatistics, Latencies, NodeStatistics, Outside, RatePoint,
+    RunStatistics, SearchStatistics, ShardStatistics, Steady, TransactionStatistics, Waits,
 };
 pub use sweep::{Sweep, SweepPoint};
 pub use task::{JoinHandle, spawn};

@@ -5,6 +5,7 @@ mod latencies;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use balter_controllers::{Broken, Limit, RateState, SearchEnd};
@@ -20,7 +21,8 @@ use crate::{RunError, Verdict};
 /// limits were set from its [steady](Self::steady) part: the rate is that of all completed
 /// transactions, failed ones included, and the latencies are response times.
 ///
-/// `Display` prints a summary of some twenty lines.
+/// `Display` prints a summary of some twenty lines of at most 80 columns: what was judged and what has
+/// failed first, then the counts and the times.
 ///
 /// A run that could not start has its name and its [`error`](Self::error), and one of which nothing
 /// was asked its name and a [`verdict`](Self::verdict) that says so.
@@ -103,6 +105,18 @@ pub struct RunStatistics {
     pub transactions: Vec<TransactionStatistics>,
     /// Failures by class, only those that happened, most first.
     pub failures: Vec<(FailureClass, u64)>,
+    /// What the errors of failed transactions said: each text once, the commonest first, at most 20.
+    ///
+    /// A shard reads each of the first 128 failures of a window, and one in 61 of the others, which
+    /// stands for those between: at more than some thousand failures a second the counts of two texts
+    /// that differ in nothing else are estimates. With [`other_errors`](Self::other_errors) they add up
+    /// to all failures.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub errors: Vec<ErrorStatistics>,
+    /// Failed transactions with other texts, for which there was no place in
+    /// [`errors`](Self::errors).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub other_errors: u64,
     /// Bytes that the scenario's instances gave to this crate's TCP streams to send, in transactions
     /// and outside of them: TCP payload, so with TLS the encrypted bytes. What clients with sockets
     /// of their own send (feature `tokio`) is in none of these three.
@@ -161,6 +175,34 @@ impl RunStatistics {
             ..Self::default()
         }
     }
+}
+
+/// What the errors of some failed transactions said.
+///
+/// Texts count as the same if they differ in numbers alone, of which those from 400 to 599 are none,
+/// and in nothing else that stands here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ErrorStatistics {
+    /// The first of them: an error's `Display` with that of its causes, or else its `Debug`; on one line,
+    /// control characters escaped, cut at 200 bytes. `it panicked` for a panic, whose message is in
+    /// [`panic_message`](RunStatistics::panic_message); empty if the type of the error has neither.
+    pub text: String,
+    /// Their class.
+    pub class: FailureClass,
+    /// Status of the answer, if it was 400 or above and came through
+    /// [`http::Client`](crate::http::Client).
+    pub status: Option<u16>,
+    /// Whom the operation that failed was for, if it was one of [`http::Client`](crate::http::Client).
+    /// Of more than 255 addresses a shard, the others' failures have none.
+    pub address: Option<SocketAddr>,
+    /// Name of the transaction.
+    pub transaction: String,
+    /// Path of the module that it stands in.
+    pub module: String,
+    /// How many transactions failed so.
+    pub count: u64,
 }
 
 /// Failures by class, only those that happened.

@@ -8,12 +8,13 @@ use balter_controllers::{
 };
 use hdrhistogram::Histogram;
 
+use super::errors::Errors;
 use super::search::Ended;
 use super::window::{ShardWindow, TransactionWindow};
 use crate::failure::{FailureClass, generator_faults};
 use crate::statistics::{
-    Counts, Distortion, Latencies, Outside, RunStatistics, ShardStatistics, Steady,
-    TransactionStatistics, Waits, by_class, shown_names,
+    Counts, Distortion, ErrorStatistics, Latencies, Outside, RunStatistics, ShardStatistics,
+    Steady, TransactionStatistics, Waits, by_class, shown_names,
 };
 use crate::traffic::Traffic;
 
@@ -50,6 +51,7 @@ pub(crate) struct Totals {
     /// By [`TransactionMeta::id`](crate::transaction::TransactionMeta::id).
     transactions: BTreeMap<usize, TransactionStatistics>,
     failures: [u64; FailureClass::COUNT],
+    errors: Errors,
     panics: u64,
     panic_message: Option<String>,
     notes: Vec<String>,
@@ -80,6 +82,7 @@ impl Totals {
             parts: cores.map(|core| Part { core, ..Part::default() }).collect(),
             transactions: BTreeMap::new(),
             failures: [0; FailureClass::COUNT],
+            errors: Errors::default(),
             panics: 0,
             panic_message: None,
             notes: Vec::new(),
@@ -117,6 +120,7 @@ impl Totals {
         for (sum, count) in self.failures.iter_mut().zip(window.failures) {
             *sum += count;
         }
+        self.errors.add(&window.errors);
         let failed = window.failed() - generator_faults(&window.failures);
         // What ends after the last has begun is no state of the target: the late ones come last.
         if window.started > 0 {
@@ -259,6 +263,25 @@ impl Totals {
         &self.failures
     }
 
+    /// What failed transactions had to say, most first.
+    pub(crate) fn errors(&self) -> Vec<ErrorStatistics> {
+        let named = self.errors.iter().filter_map(|seen| {
+            let transaction = self.transactions.get(&seen.id)?;
+            Some(ErrorStatistics {
+                text: seen.text.clone().into(),
+                class: seen.class,
+                status: (seen.status > 0).then_some(seen.status),
+                address: seen.address,
+                transaction: transaction.name.clone(),
+                module: transaction.module.clone(),
+                count: seen.count,
+            })
+        });
+        let mut errors: Vec<_> = named.collect();
+        errors.sort_by_key(|error| std::cmp::Reverse(error.count));
+        errors
+    }
+
     pub(crate) fn statistics(mut self, summary: Summary) -> RunStatistics {
         if !summary.open {
             self.note_queues(summary.are_nodes);
@@ -266,6 +289,8 @@ impl Totals {
         let counts = self.counts();
         let (mut response, mut service, mut lag) =
             (Latencies::default(), Latencies::default(), Latencies::default());
+        let errors = self.errors();
+        let listed = errors.iter().map(|error| error.count).sum();
         let mut transactions: Vec<_> =
             std::mem::take(&mut self.transactions).into_values().collect();
         for transaction in &mut transactions {
@@ -416,6 +441,8 @@ impl Totals {
             lag,
             transactions,
             failures,
+            other_errors: counts.failed.saturating_sub(listed),
+            errors,
             bytes_sent: self.traffic.sent,
             bytes_received: self.traffic.received,
             connections: self.traffic.connections,

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::clock::nanoseconds;
+use super::errors::Errors;
 use super::recorder::{Bucket, Recorder};
 use crate::failure::FailureClass;
 use crate::handshake::Handshake;
@@ -131,6 +132,8 @@ pub(crate) struct ShardWindow {
     pub(crate) idle_ns: u64,
     pub(crate) service_sum_ns: u64,
     pub(crate) failures: [u64; FailureClass::COUNT],
+    /// What they had to say.
+    pub(crate) errors: Errors,
     /// By [`TransactionMeta::id`]. Entries stay when a window is emptied: the names of a run do
     /// not change, and their histograms serve again.
     pub(crate) transactions: Vec<Option<Box<TransactionWindow>>>,
@@ -197,7 +200,10 @@ impl ShardWindow {
             }
             recorder
         });
+        let mut errors = std::mem::take(&mut self.errors);
+        errors.reset();
         *self = Self {
+            errors,
             transactions,
             punctual,
             failed_punctual,
@@ -252,6 +258,7 @@ impl ShardWindow {
         for (sum, count) in self.failures.iter_mut().zip(other.failures) {
             *sum += count;
         }
+        self.errors.add(&other.errors);
         self.panics += other.panics;
         if self.panic.is_none() {
             self.panic.clone_from(&other.panic);

@@ -6,13 +6,14 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use crate::engine::errors::{LONGEST_TEXT, MOST_ERRORS, Told};
 use crate::engine::recorder::{Bucket, Recorder};
 use crate::engine::window::{OpenRecorders, ShardWindow, TransactionWindow};
 use crate::failure::FailureClass;
 use crate::traffic::Traffic;
 
 /// Raised with every change of the messages.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 
 /// No window has more transactions of different names, and no name is longer.
 const MOST_NAMES: usize = 10_000;
@@ -271,6 +272,26 @@ pub(crate) struct Transaction {
     /// By class; empty if none failed.
     #[prost(uint64, repeated, tag = "9")]
     pub(crate) failures: Vec<u64>,
+    /// What they had to say.
+    #[prost(message, repeated, tag = "10")]
+    pub(crate) errors: Vec<Failure>,
+}
+
+/// Transactions that failed in the same way.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Failure {
+    #[prost(uint32, tag = "1")]
+    pub(crate) class: u32,
+    /// 0 without one.
+    #[prost(uint32, tag = "2")]
+    pub(crate) status: u32,
+    /// IP address and port; empty without one.
+    #[prost(string, tag = "3")]
+    pub(crate) address: String,
+    #[prost(string, tag = "4")]
+    pub(crate) text: String,
+    #[prost(uint64, tag = "5")]
+    pub(crate) count: u64,
 }
 
 /// A histogram: the buckets that hold something, each as the distance from the one before, and how
@@ -332,7 +353,14 @@ impl Window {
             idle_ns: window.idle_ns,
             service_sum_ns: window.service_sum_ns,
             failures: window.failures.to_vec(),
-            transactions: window.transactions().filter_map(Transaction::of).collect(),
+            transactions: window
+                .transactions
+                .iter()
+                .enumerate()
+                .filter_map(|(id, transaction)| {
+                    Transaction::of(transaction.as_ref()?, Failure::of(window, id))
+                })
+                .collect(),
             panics: window.panics,
             panic: window.panic.clone(),
             punctual: window.punctual.as_ref().map(Times::of),
@@ -424,6 +452,7 @@ impl Window {
             };
             let filled = window.transactions[id].get_or_insert_with(new);
             transaction.fill(filled)?;
+            transaction.fill_errors(id, window)?;
         }
         // What the totals are made of has to fit together, or they would not.
         let ended = window.succeeded() + window.failed();
@@ -441,6 +470,16 @@ impl Window {
             || window.punctual.as_ref().is_some_and(|punctual| punctual.len() != ended)
         {
             return Err(MalformedWindow("transactions without times"));
+        }
+        for (id, one) in window.transactions.iter().enumerate() {
+            let Some(one) = one else { continue };
+            let mut told = [0_u64; FailureClass::COUNT];
+            for error in window.errors.iter().filter(|error| error.id == id) {
+                told[error.class.index()] += error.count;
+            }
+            if told.iter().zip(one.failures).any(|(&told, failed)| told > failed) {
+                return Err(MalformedWindow("errors of no failures"));
+            }
         }
         let failed = window.failed_punctual.as_ref().map_or(0, Recorder::len);
         if failed > window.failed() {
@@ -464,9 +503,24 @@ fn fill_optional(
     }
 }
 
+impl Failure {
+    /// Those of one transaction.
+    fn of(window: &ShardWindow, id: usize) -> Vec<Self> {
+        let mine = window.errors.iter().filter(|error| error.id == id);
+        mine.map(|error| Self {
+            class: error.class.index() as u32,
+            status: u32::from(error.status),
+            address: error.address.map_or_else(String::new, |address| address.to_string()),
+            text: error.text.clone().into(),
+            count: error.count,
+        })
+        .collect()
+    }
+}
+
 impl Transaction {
     /// `None` if it has nothing to tell.
-    fn of(window: &TransactionWindow) -> Option<Self> {
+    fn of(window: &TransactionWindow, errors: Vec<Failure>) -> Option<Self> {
         (window.succeeded + window.failed + window.cancelled > 0).then(|| Self {
             name: window.name.clone().into_owned(),
             succeeded: window.succeeded,
@@ -477,7 +531,33 @@ impl Transaction {
             lag: window.open.as_ref().map(|open| Times::of(&open.lag)),
             module: window.module.clone().into_owned(),
             failures: if window.failed > 0 { window.failures.to_vec() } else { Vec::new() },
+            errors,
         })
+    }
+
+    fn fill_errors(&self, id: usize, window: &mut ShardWindow) -> Result<(), MalformedWindow> {
+        if self.errors.len() > MOST_ERRORS {
+            return Err(MalformedWindow("too many errors"));
+        }
+        for error in &self.errors {
+            let class = FailureClass::ALL.get(error.class as usize);
+            let (Some(&class), Ok(status)) = (class, u16::try_from(error.status)) else {
+                return Err(MalformedWindow("an error of no class or status"));
+            };
+            if error.text.len() > LONGEST_TEXT {
+                return Err(MalformedWindow("an error of too many words"));
+            }
+            let address = match &*error.address {
+                "" => None,
+                address => {
+                    let parsed = address.parse();
+                    Some(parsed.map_err(|_| MalformedWindow("an error of no address"))?)
+                }
+            };
+            let (text, count) = (&*error.text, checked(error.count)?);
+            window.errors.add_foreign(id, Told { class, status, address, text, count });
+        }
+        Ok(())
     }
 
     fn fill(&self, window: &mut TransactionWindow) -> Result<(), MalformedWindow> {
@@ -531,10 +611,15 @@ mod tests {
     use proptest::prelude::*;
     use prost::Message as _;
 
+    use std::net::SocketAddr;
+
     use super::*;
+    use crate::engine::errors::{Cause, Key, Text};
     use crate::engine::recorder::histogram;
     use crate::engine::window::{Outcome, Times as TransactionTimes};
+    use crate::failure::{Scope, note_status, with_scope};
     use crate::transaction::TransactionMeta;
+    use crate::transaction::outcome::Described;
 
     static GET: TransactionMeta = TransactionMeta::new("get", "wire");
     static PUT: TransactionMeta = TransactionMeta::new("put", "wire");
@@ -660,6 +745,70 @@ mod tests {
         };
         assert_eq!(of("wire"), (0, [2, 0]));
         assert_eq!(of("wire::other"), (2, [0, 2]));
+    }
+
+    /// A failed transaction of each text, in a window of its own.
+    fn failing(meta: &'static TransactionMeta, texts: &[&'static str]) -> ShardWindow {
+        let mut window = ShardWindow::new(true);
+        let peer = SocketAddr::from(([127, 0, 0, 1], 80));
+        let mut scope = Scope::default();
+        with_scope(&mut scope, || note_status(404, peer));
+        for &text in texts {
+            let times = TransactionTimes { intended: 0, start: 1, end: 3, late: 0 };
+            window.record(meta, times, Outcome::Failed(FailureClass::Status));
+            let key = Key { id: meta.id(), class: FailureClass::Status, note: scope.note() };
+            let text = Some(Text::of(Described::Plain(text)));
+            window.errors.count(&Cause { key, text });
+        }
+        window
+    }
+
+    #[test]
+    fn errors_of_nodes_add_up_by_transaction_and_text() {
+        let mut names = Names::default();
+        let mut sum = ShardWindow::new(true);
+        // The nodes number their transactions by themselves.
+        for (meta, texts) in [
+            (&GET, &["a", "b", "a"][..]),
+            (&PUT, &["a"]),
+            (&GET, &["b"]),
+            (&GET, &["ü\u{1b}\n and more", &"x".repeat(1_000).leak()[..]]),
+        ] {
+            sum.merge(&travel(&failing(meta, texts), &mut names));
+        }
+        let get = names.id("wire", "get").expect("it came");
+        let of = |id: usize, text: &str| {
+            let found =
+                sum.errors.iter().find(|error| error.id == id && error.text.starts_with(text));
+            let found = found.expect("it came");
+            assert_eq!((found.status, found.address.map(|it| it.port())), (404, Some(80)));
+            found.count
+        };
+        assert_eq!((of(get, "a"), of(get, "b"), of(1 - get, "a")), (2, 2, 1));
+        assert_eq!((of(get, "ü\\u{1b}\\n and"), of(get, "xxx")), (1, 1));
+    }
+
+    #[test]
+    fn errors_of_a_stranger_are_bounded() {
+        let good = Window::of(&failing(&GET, &["a", "b"]));
+        let filled = |change: &dyn Fn(&mut Failure)| {
+            let mut bad = good.clone();
+            change(&mut bad.transactions[0].errors[0]);
+            let mut window = ShardWindow::new(true);
+            bad.fill(&mut Names::default(), &mut window).map(|()| window)
+        };
+        assert!(filled(&|_| {}).is_ok());
+        assert!(filled(&|error| error.count += 1).is_err());
+        assert!(filled(&|error| error.class = 99).is_err());
+        assert!(filled(&|error| error.class = 0).is_err());
+        assert!(filled(&|error| error.status = 1 << 20).is_err());
+        assert!(filled(&|error| error.address = "nowhere".to_owned()).is_err());
+        assert!(filled(&|error| error.text = "x".repeat(10_000)).is_err());
+        let window = filled(&|error| error.text = "\u{1b}[2J".to_owned()).expect("it is escaped");
+        assert!(window.errors.iter().all(|error| !error.text.contains('\u{1b}')));
+        let mut many = good.clone();
+        many.transactions[0].errors = vec![many.transactions[0].errors[0].clone(); 21];
+        assert!(many.fill(&mut Names::default(), &mut ShardWindow::new(true)).is_err());
     }
 
     #[test]
