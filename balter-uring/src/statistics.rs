@@ -2,6 +2,7 @@
 
 mod display;
 mod latencies;
+mod wrap;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
