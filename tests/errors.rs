@@ -38,7 +38,7 @@ mod checked {
     use super::*;
 
     #[transaction]
-    pub async fn fetched(client: &Client, url: &str) -> Result<u64, Error> {
+    pub(crate) async fn fetched(client: &Client, url: &str) -> Result<u64, Error> {
         client.get(url).send().await?.error_for_status()?.discard().await
     }
 }
@@ -71,7 +71,6 @@ fn a_url_without_a_scheme_is_named() {
     assert_eq!(error.address, None);
 }
 
-#[cfg(feature = "metrics")]
 #[test]
 fn tls_on_a_plain_port_is_named() {
     let target = Target::start().expect("a target");
@@ -95,7 +94,7 @@ fn a_refused_connection_is_told_with_its_address() {
 #[test]
 fn a_deadline_is_told_with_its_address() {
     let target = Target::builder().delay(Duration::from_secs(9)).start().expect("a target");
-    let run = asks(target.url()).concurrency(2).transaction_timeout(Duration::from_millis(50));
+    let run = asks(target.url()).concurrency(2).timeout(Duration::from_millis(50));
     let error = error(run);
     assert_eq!((error.class, error.address), (FailureClass::Timeout, Some(target.address())));
     assert!(error.text.contains("deadline"), "{error:?}");
@@ -111,7 +110,7 @@ fn code_that_keeps_its_deadline_to_itself_is_told_too() {
     async fn sleeper() {
         let _ = sleeps().await;
     }
-    let run = sleeper().concurrency(2).transaction_timeout(Duration::from_millis(50));
+    let run = sleeper().concurrency(2).timeout(Duration::from_millis(50));
     let error = error(run);
     assert_eq!(
         (error.class, &*error.text),
@@ -119,40 +118,42 @@ fn code_that_keeps_its_deadline_to_itself_is_told_too() {
     );
 }
 
-#[test]
-fn every_type_of_error_says_what_it_can() {
-    struct Mute;
+mod of {
+    use super::*;
+
+    pub(crate) struct Mute;
     #[derive(Debug)]
     #[expect(dead_code, reason = "for its `Debug`")]
-    struct Code(char);
-    mod of {
-        use super::*;
+    pub(crate) struct Code(char);
 
-        #[transaction]
-        pub async fn text() -> Result<(), &'static str> {
-            Err("the basket\nis empty")
-        }
-        #[transaction]
-        pub async fn debug() -> Result<(), Code> {
-            Err(Code('x'))
-        }
-        #[transaction]
-        pub async fn mute() -> Result<(), Mute> {
-            Err(Mute)
-        }
-        #[transaction]
-        pub async fn none() -> Option<u8> {
-            None
-        }
-        #[transaction]
-        pub async fn panics() {
-            panic!("the scenario's own")
-        }
-        #[transaction]
-        pub async fn well() -> Result<(), Code> {
-            Ok(())
-        }
+    #[transaction]
+    pub(crate) async fn text() -> Result<(), &'static str> {
+        Err("the basket\nis empty")
     }
+    #[transaction]
+    pub(crate) async fn debug() -> Result<(), Code> {
+        Err(Code('x'))
+    }
+    #[transaction]
+    pub(crate) async fn mute() -> Result<(), Mute> {
+        Err(Mute)
+    }
+    #[transaction]
+    pub(crate) async fn none() -> Option<u8> {
+        None
+    }
+    #[transaction]
+    pub(crate) async fn panics() {
+        panic!("the scenario's own")
+    }
+    #[transaction]
+    pub(crate) async fn well() -> Result<(), Code> {
+        Ok(())
+    }
+}
+
+#[test]
+fn every_type_of_error_says_what_it_can() {
     #[scenario]
     async fn all() {
         let _ = of::text().await;
@@ -221,4 +222,22 @@ fn numbers_do_not_make_a_text_new() {
         error.count > 10 && error.text.starts_with("order 10001 from 127.0.0.1:10001"),
         "{error:?}"
     );
+}
+
+#[test]
+fn what_never_ended_is_in_the_quantiles_as_a_lower_bound() {
+    // It answers two in three: the others wait until the run gives them up.
+    let target = Target::builder().queueing_capacity(40).start().expect("a target");
+    let run = asks(target.url()).tps(400).max_concurrency(8).grace(Duration::from_millis(50));
+    let statistics = wait(run.duration(Duration::from_secs(1)));
+    assert_adds_up(&statistics);
+    let counts = statistics.counts;
+    assert_eq!(statistics.given_up.len(), counts.missed + counts.cancelled, "{statistics}");
+    assert!(counts.missed > 50 && counts.succeeded > 0, "{statistics}");
+    let (p50, max) = (statistics.response_quantile(0.5), statistics.response_quantile(1.0));
+    assert!(p50.is_lower_bound && max.is_lower_bound, "{statistics}");
+    assert!(max.at_least >= statistics.given_up.max().mul_f64(0.99), "{max:?}: {statistics}");
+    // Those that were due in the first half had waited for half of the run when it ended.
+    assert!(p50.at_least >= Duration::from_millis(200), "{p50:?}: {statistics}");
+    assert!(statistics.to_string().contains('≥'), "{statistics}");
 }

@@ -132,8 +132,9 @@ pub use preflight::PreflightError;
 pub use runtime::BalterRuntime;
 pub use scenario::{ConfigurableScenario, Scenario};
 pub use statistics::{
-    Capacity, Counts, Distortion, ErrorStatistics, Latencies, NodeStatistics, Outside, RatePoint,
-    RunStatistics, SearchStatistics, ShardStatistics, Steady, TransactionStatistics, Waits,
+    Capacity, Counts, Distortion, ErrorStatistics, Latencies, NodeStatistics, Outside, Quantile,
+    RatePoint, RunStatistics, SearchStatistics, ShardStatistics, Steady, TransactionStatistics,
+    Waits,
 };
 pub use sweep::{Sweep, SweepPoint};
 pub use task::{JoinHandle, spawn};

@@ -70,6 +70,8 @@ pub(crate) fn assert_adds_up(statistics: &RunStatistics) {
     assert_eq!(statistics.lag.len(), completed, "lags of all that completed");
     let classes: u64 = statistics.failures.iter().map(|&(_, count)| count).sum();
     assert_eq!(classes, counts.failed, "each failure has one class: {:?}", statistics.failures);
+    let given_up = statistics.given_up.len();
+    assert!(given_up <= counts.missed + counts.cancelled, "{given_up} waits, {counts:?}");
     let texts: u64 = statistics.errors.iter().map(|error| error.count).sum();
     assert_eq!(texts + statistics.other_errors, counts.failed, "{:?}", statistics.errors);
 

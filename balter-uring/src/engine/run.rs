@@ -608,6 +608,9 @@ impl ShardRun {
         if now < windows.end_ns && !last {
             return;
         }
+        let current = &mut windows.current;
+        let tell = |time_ns, count| current.record_given_up(time_ns, count);
+        self.permits.borrow_mut().pacer.drain_waited(tell);
         match windows.close(now, last, &self.standing(), &self.spec) {
             Sent::Yes if last => self.phase.set(Phase::Done),
             Sent::Yes | Sent::Later => {}

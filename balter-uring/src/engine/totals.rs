@@ -64,6 +64,8 @@ pub(crate) struct Totals {
     last_ns: u64,
     punctual: Latencies,
     lateness: Latencies,
+    given_up: Latencies,
+    timed_out: Latencies,
     stalled: u64,
     cycles: u64,
     cycle_ns: u64,
@@ -93,6 +95,8 @@ impl Totals {
             last_ns: 0,
             punctual: Latencies::default(),
             lateness: Latencies::default(),
+            given_up: Latencies::default(),
+            timed_out: Latencies::default(),
             stalled: 0,
             cycles: 0,
             cycle_ns: 0,
@@ -141,6 +145,12 @@ impl Totals {
         }
         if let Some(lateness) = &window.lateness {
             lateness.add_to(self.lateness.histogram_mut());
+        }
+        if let Some(given_up) = &window.given_up {
+            given_up.add_to(self.given_up.histogram_mut());
+        }
+        if let Some(timed_out) = &window.timed_out {
+            timed_out.add_to(self.timed_out.histogram_mut());
         }
         self.stalled += window.stalled;
         self.cycles += window.cycles;
@@ -427,6 +437,8 @@ impl Totals {
             bound_transaction,
             punctual: self.punctual,
             lateness: self.lateness,
+            given_up: self.given_up,
+            timed_out: self.timed_out,
             waits: Waits {
                 for_target: Duration::from_nanos(self.target_wait_ns),
                 for_instances: Duration::from_nanos(self.instance_wait_ns),

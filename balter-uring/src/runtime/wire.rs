@@ -248,6 +248,10 @@ pub(crate) struct Window {
     pub(crate) outside_held_back: u64,
     #[prost(uint64, tag = "53")]
     pub(crate) returned_early: u64,
+    #[prost(message, optional, tag = "54")]
+    pub(crate) given_up: Option<Times>,
+    #[prost(message, optional, tag = "55")]
+    pub(crate) timed_out: Option<Times>,
 }
 
 /// [`TransactionWindow`].
@@ -383,6 +387,8 @@ impl Window {
             instance_wait_ns: window.instance_wait_ns,
             lateness: window.lateness.as_ref().map(Times::of),
             failed_punctual: window.failed_punctual.as_ref().map(Times::of),
+            given_up: window.given_up.as_ref().map(Times::of),
+            timed_out: window.timed_out.as_ref().map(Times::of),
             seen_late: window.seen_late.as_ref().map(Times::of),
             receive_delay: window.receive_delay.as_ref().map(Times::of),
         }
@@ -436,6 +442,8 @@ impl Window {
         fill_optional(self.punctual.as_ref(), &mut window.punctual)?;
         fill_optional(self.lateness.as_ref(), &mut window.lateness)?;
         fill_optional(self.failed_punctual.as_ref(), &mut window.failed_punctual)?;
+        fill_optional(self.given_up.as_ref(), &mut window.given_up)?;
+        fill_optional(self.timed_out.as_ref(), &mut window.timed_out)?;
         fill_optional(self.handshakes.as_ref(), &mut window.handshakes)?;
         fill_optional(self.seen_late.as_ref(), &mut window.seen_late)?;
         fill_optional(self.receive_delay.as_ref(), &mut window.receive_delay)?;
@@ -484,6 +492,12 @@ impl Window {
         let failed = window.failed_punctual.as_ref().map_or(0, Recorder::len);
         if failed > window.failed() {
             return Err(MalformedWindow("failures of no transactions"));
+        }
+        let count = |times: &Option<Recorder>| times.as_ref().map_or(0, Recorder::len);
+        if count(&window.given_up) > window.missed + window.cancelled()
+            || count(&window.timed_out) > window.failures[FailureClass::Timeout.index()]
+        {
+            return Err(MalformedWindow("waits of no transactions"));
         }
         let late = [&window.seen_late, &window.receive_delay];
         if late.into_iter().flatten().any(|late| late.len() > ended) {
@@ -733,10 +747,13 @@ mod tests {
         sent.record(&GET, times, Outcome::Failed(FailureClass::Timeout));
         sent.record(&OTHER_GET, times, Outcome::Failed(FailureClass::Reset));
         sent.record(&OTHER_GET, times, Outcome::Succeeded);
+        sent.record(&OTHER_GET, times, Outcome::Cancelled);
         let mut names = Names::default();
         let mut sum = travel(&sent, &mut names);
         sum.merge(&travel(&sent, &mut names));
         assert_eq!(sum.traffic, Traffic { sent: 20, received: 400, connections: 6 });
+        let count = |times: &Option<Recorder>| times.as_ref().map_or(0, Recorder::len);
+        assert_eq!((count(&sum.given_up), count(&sum.timed_out)), (2, 2));
         let of = |module: &str| {
             let one = sum.transactions().find(|one| one.name == "get" && one.module == module);
             let one = one.expect("it was sent");
@@ -846,6 +863,8 @@ mod tests {
             failing.expect("one has failed").failures.clear();
         }));
         assert!(refused(|window| window.transactions[0].failures = vec![0; 99]));
+        assert!(refused(|window| window.timed_out.as_mut().expect("one did").counts[0] += 1));
+        assert!(refused(|window| window.given_up.clone_from(&window.timed_out)));
         assert!(refused(|window| window.punctual.as_mut().expect("open").steps[0] = u32::MAX));
         assert!(refused(|window| window.punctual.as_mut().expect("open").counts.clear()));
         assert!(refused(|window| window.seen_late.as_mut().expect("recorded").counts[0] += 9));

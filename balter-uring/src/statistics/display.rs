@@ -6,7 +6,7 @@ use std::time::Duration;
 use balter_controllers::Verdict;
 
 use super::wrap::{FIXED, paragraph};
-use super::{Distortion, ErrorStatistics, Latencies, RunStatistics, shown_names};
+use super::{Bounds, Distortion, ErrorStatistics, Latencies, Quantile, RunStatistics, shown_names};
 use crate::failure::FailureClass;
 
 /// A time in the unit that fits it, four digits: `812 ns`, `40.1 µs`, `1.25 ms`, `3.00 s`.
@@ -107,6 +107,22 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, times: &Latencies) -> fmt::Result
         write!(f, "{:>9}", Time(times.quantile(quantile)))?;
     }
     writeln!(f, "{:>9}{:>9}", Time(times.max()), Time(times.mean()))
+}
+
+/// The same for times of which some are lower bounds, marked with `≥`.
+fn bounded_row(f: &mut fmt::Formatter<'_>, name: &str, times: &Bounds) -> fmt::Result {
+    let cell = |time: Duration, is_lower_bound: bool| {
+        let mark = if is_lower_bound { "≥" } else { "" };
+        format!("{mark}{}", Time(time))
+    };
+    write!(f, "  {name:<9}")?;
+    for (_, quantile) in QUANTILES {
+        let Quantile { at_least, is_lower_bound } = times.quantile(quantile);
+        write!(f, "{:>9}", cell(at_least, is_lower_bound))?;
+    }
+    let is_bound = times.shortest_ns.is_some();
+    let (max, mean) = (cell(times.all.max(), is_bound), cell(times.all.mean(), is_bound));
+    writeln!(f, "{max:>9}{mean:>9}")
 }
 
 /// Lateness of reading is worth a line when its 99th percentile is more than this share of the service
@@ -228,7 +244,8 @@ impl RunStatistics {
     }
 
     fn times(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.counts.completed() == 0 {
+        let bounds = self.bounds();
+        if bounds.all.is_empty() {
             return Ok(());
         }
         write!(f, "\n  {:<9}", "")?;
@@ -239,7 +256,10 @@ impl RunStatistics {
         if let Some(steady) = &self.steady {
             row(f, "held", &steady.response)?;
         }
-        row(f, "response", &self.response)?;
+        bounded_row(f, "response", &bounds)?;
+        if self.counts.completed() == 0 {
+            return Ok(());
+        }
         row(f, "service", &self.service)?;
         row(f, "lag", &self.lag)?;
         if self.lag.quantile(0.99) >= SHOWN_LAG {
@@ -559,6 +579,8 @@ mod tests {
             response: latencies(),
             service: latencies(),
             lag: latencies(),
+            given_up: latencies(),
+            timed_out: latencies(),
             lateness: latencies(),
             seen_late: latencies(),
             receive_delay: latencies(),
@@ -685,6 +707,30 @@ mod tests {
             let told = verdict.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(shown.contains(&told[..40.min(told.len())]), "{told} in {statistics}");
         }
+    }
+
+    #[test]
+    fn a_quantile_that_is_a_lower_bound_is_marked() {
+        let mut statistics = RunStatistics::default();
+        let response = statistics.response.histogram_mut();
+        (0..97).for_each(|_| response.saturating_record(1_000_000));
+        statistics.counts.succeeded = 97;
+        let line = |statistics: &RunStatistics| {
+            let shown = statistics.to_string();
+            shown.lines().find(|line| line.contains("response")).map(str::to_owned)
+        };
+        let plain = line(&statistics).expect("it is told");
+        assert!(!plain.contains('≥'), "{plain}");
+        statistics.given_up.histogram_mut().saturating_record_n(3_000_000, 3);
+        statistics.counts.cancelled = 3;
+        let marked = line(&statistics).expect("it is told");
+        let cells: Vec<_> = marked.split("ms").map(str::trim).collect();
+        assert_eq!(cells[..4], ["response  1.00", "1.00", "1.00", "≥3.00"], "{marked}");
+        assert_eq!(cells[5..], ["≥3.00", "≥1.06", ""], "{marked}");
+        // Nothing has ended: all that is known is how long it was waited for.
+        statistics = RunStatistics { given_up: statistics.given_up, ..Default::default() };
+        statistics.counts.cancelled = 3;
+        assert!(line(&statistics).expect("it is told").contains("≥3.00 ms"), "{statistics}");
     }
 
     #[test]
