@@ -204,7 +204,7 @@ impl RunStatistics {
     pub(crate) fn bounds(&self) -> Bounds {
         let mut all = self.response.histogram().clone();
         all.add(self.given_up.histogram()).expect("all histograms have one shape");
-        let without = self.counts.missed + self.counts.cancelled;
+        let without = self.counts.missed.saturating_add(self.counts.cancelled);
         let unknown = without.saturating_sub(self.given_up.len());
         all.saturating_record_n(0, unknown);
         let times = [&self.given_up, &self.timed_out].into_iter().filter(|times| !times.is_empty());

@@ -725,7 +725,7 @@ mod tests {
         statistics.counts.cancelled = 3;
         let marked = line(&statistics).expect("it is told");
         let cells: Vec<_> = marked.split("ms").map(str::trim).collect();
-        assert_eq!(cells[..4], ["response  1.00", "1.00", "1.00", "≥3.00"], "{marked}");
+        assert_eq!(cells[..4], ["response   1.00", "1.00", "1.00", "≥3.00"], "{marked}");
         assert_eq!(cells[5..], ["≥3.00", "≥1.06", ""], "{marked}");
         // Nothing has ended: all that is known is how long it was waited for.
         statistics = RunStatistics { given_up: statistics.given_up, ..Default::default() };

@@ -17,15 +17,22 @@ pub(super) fn paragraph(
     indent: usize,
     text: &str,
 ) -> fmt::Result {
-    f.write_str(label)?;
-    let mut column = label.chars().count();
+    let mut words = words(text).map(|word| (word, word.chars().count())).peekable();
+    let mut column = label.rsplit('\n').next().unwrap_or_default().chars().count();
+    // A word that is too long for any line begins in the first.
+    let fits = |&(_, length): &(_, usize)| column + length.min(WIDTH - indent) <= WIDTH;
+    if words.peek().is_none_or(fits) {
+        f.write_str(label)?;
+    } else {
+        write!(f, "{}\n{:indent$}", label.trim_end_matches(' '), "")?;
+        column = indent;
+    }
     let mut begins = true;
-    for word in words(text) {
-        let length = word.chars().count();
+    for (word, length) in words {
         if !begins && column + 1 + length <= WIDTH {
             f.write_char(' ')?;
             column += 1;
-        } else if !begins || column + length.min(WIDTH - indent) > WIDTH {
+        } else if !begins {
             write!(f, "\n{:indent$}", "")?;
             column = indent;
         }
