@@ -233,8 +233,8 @@ impl RunStatistics {
 
 /// What the errors of some failed transactions said.
 ///
-/// Texts count as the same if they differ in numbers alone, of which those from 400 to 599 are none,
-/// and in nothing else that stands here.
+/// Texts count as the same if they differ in numbers alone, and in nothing else that stands here. A
+/// number from 400 to 599 may be a status, and sets up to six texts apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
