@@ -182,7 +182,7 @@ impl Note {
     const CLASS: u32 = 0x3F;
 
     fn new(class: FailureClass, status: u16, peer: u8) -> Self {
-        Self(class.index() as u32 + 1 | u32::from(peer) << 8 | u32::from(status) << 16)
+        Self((class.index() as u32 + 1) | (u32::from(peer) << 8) | (u32::from(status) << 16))
     }
 
     fn class(self) -> Option<FailureClass> {
@@ -265,7 +265,7 @@ pub(crate) fn note_status(status: u16, peer: SocketAddr) {
 #[cold]
 pub(crate) fn note_peer(peer: SocketAddr) {
     let Note(noted) = noted();
-    renote(Note(noted & !0xFF00 | u32::from(number_of(peer)) << 8));
+    renote(Note((noted & !0xFF00) | (u32::from(number_of(peer)) << 8)));
 }
 
 /// What is noted now, for [`renote`].

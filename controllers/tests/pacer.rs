@@ -659,7 +659,9 @@ proptest! {
         for (step_ns, taken) in steps {
             now_ns += step_ns;
             pacer.advance(now_ns);
-            (0..taken).for_each(|_| drop(pacer.take()));
+            for _ in 0..taken {
+                let _ = pacer.take();
+            }
             pacer.drain_waited(|waited_ns, count| {
                 told += count;
                 longest_ns = longest_ns.max(waited_ns);
