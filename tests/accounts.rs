@@ -10,7 +10,7 @@ use balter_uring::prelude::*;
 use balter_uring::target::Target;
 use balter_uring::{Contradiction, FailureClass, RunError, Verdict};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
-use support::{assert_adds_up, fetch, visitor, wait, work, worker};
+use support::{assert_adds_up, fetch, told, visitor, wait, work, worker};
 
 /// The core that runs and targets share where a test wants both on one shard.
 const SHARED: usize = 0;
@@ -41,7 +41,7 @@ fn bytes_and_connections_are_those_of_the_scenario_alone() {
     let (least, most) = (statistics.counts.succeeded, requests);
     let received = least * (1_000 + head)..=most * (1_000 + head);
     assert!(received.contains(&statistics.bytes_received), "{received:?}: {statistics}");
-    let line = statistics.to_string();
+    let line = told(&statistics);
     assert!(line.contains("3 connections opened"), "{line}");
 }
 
@@ -72,7 +72,7 @@ fn streams_are_counted_outside_of_transactions_too() {
 fn without_a_network_there_is_no_line_about_it() {
     let statistics = wait(worker(Duration::ZERO).tps(100).duration(Duration::from_millis(200)));
     assert_eq!((statistics.bytes_sent, statistics.connections), (0, 0));
-    assert!(!statistics.to_string().contains("connections opened"), "{statistics}");
+    assert!(!told(&statistics).contains("connections opened"), "{statistics}");
     assert!(!statistics.stopped);
 }
 
@@ -117,7 +117,7 @@ fn transactions_of_one_name_stay_apart_with_their_failures() {
     assert!(basket.failed > 0 && search.failed > 0, "{statistics}");
     assert_eq!(basket.failures, [(FailureClass::Status, basket.failed)]);
     assert_eq!(search.failures, [(FailureClass::Application, search.failed)]);
-    let shown = statistics.to_string();
+    let shown = told(&statistics);
     for part in ["accounts::basket::get", "accounts::search::get", "failed by: status"] {
         assert!(shown.contains(part), "{part} is missing in: {shown}");
     }
@@ -136,7 +136,7 @@ fn names_that_are_clear_are_shown_without_their_modules() {
     let target = Target::start().expect("a target");
     let run = two_things(target.url()).concurrency(1).duration(Duration::from_millis(200));
     let shown = wait(run).to_string();
-    assert!(shown.contains("  work ") && !shown.contains("basket::"), "{shown}");
+    assert!(shown.contains(" work ") && !shown.contains("basket::"), "{shown}");
     assert!(!shown.contains("failed by"), "{shown}");
 }
 
@@ -146,7 +146,7 @@ fn a_run_of_which_nothing_was_asked_says_so() {
     assert_eq!(statistics.scenario, "worker");
     assert_eq!(statistics.verdict, Some(Verdict::NothingAsked));
     assert!(!statistics.tps_limited && statistics.error.is_none());
-    let shown = statistics.to_string();
+    let shown = told(&statistics);
     assert!(shown.starts_with("worker: not run: nothing was asked"), "{shown}");
     assert!(shown.contains("`.tps()`") && !shown.contains("planned"), "{shown}");
     let result = wait(worker(Duration::ZERO).duration(Duration::from_secs(1)).run());
@@ -183,7 +183,7 @@ fn what_contradicts_itself_is_refused() {
         let statistics = wait(refused);
         assert_eq!(statistics.error, Some(RunError::Contradiction(why)));
         assert!(statistics.tps_limited && statistics.counts.planned == 0);
-        let shown = statistics.to_string();
+        let shown = told(&statistics);
         assert!(shown.starts_with("worker: not run: ") && shown.contains(advice), "{shown}");
     }
     let result = wait(scenario().tps(9).saturate().run());
@@ -223,7 +223,7 @@ fn a_run_that_the_generator_spoilt_is_not_fit_to_be_asserted_on() {
     assert_eq!(statistics.error_rate, 0.0);
     assert_eq!(statistics.verdict, Some(Verdict::Panics { panics: statistics.panics }));
     assert!(statistics.tps_limited && statistics.distorted, "{statistics}");
-    let shown = statistics.to_string();
+    let shown = told(&statistics);
     assert!(shown.contains("panicked: assert nothing on these figures"), "{shown}");
     assert!(shown.contains("the first: one in ten"), "{shown}");
 }
@@ -236,7 +236,7 @@ fn a_run_that_gives_up_says_that_it_was_stopped() {
     }
     let statistics = wait(hopeless().tps(1_000).duration(Duration::from_secs(3_600)));
     assert!(statistics.stopped, "{statistics}");
-    assert!(statistics.to_string().contains("(stopped before its time)"), "{statistics}");
+    assert!(told(&statistics).contains("(stopped before its time)"), "{statistics}");
     // A sweep does not go on with what does nothing but panic.
     let sweep = wait(hopeless().sweep([1_000, 2_000], Duration::from_secs(3_600)));
     let sweep = sweep.expect("it starts");

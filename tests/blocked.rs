@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use balter_uring::Verdict;
 use balter_uring::prelude::*;
-use support::{Child, assert_adds_up, in_a_child, role, tell, wait, work};
+use support::{Child, assert_adds_up, in_a_child, role, tell, told, wait, work};
 
 /// What is said of a scenario on the first core.
 fn accusation(scenario: &str) -> String {
@@ -72,13 +72,13 @@ fn child() {
             let statistics = wait(run.duration(Duration::from_secs(1)));
             assert_adds_up(&statistics);
             assert!(statistics.notes.contains(&accusation("restless")), "{statistics}");
-            assert!(statistics.to_string().contains("was given up"), "{statistics}");
+            assert!(told(&statistics).contains("was given up"), "{statistics}");
             assert_eq!(
                 statistics.verdict,
                 Some(Verdict::ShardsLost { shards_lost: 1 }),
                 "{statistics}"
             );
-            let text = statistics.to_string();
+            let text = told(&statistics);
             assert!(text.contains("is an `.await` missing, or does it block?"), "{text}");
         }
         Some("blocks for long") => {

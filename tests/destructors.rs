@@ -7,7 +7,7 @@ mod support;
 use std::panic::panic_any;
 
 use balter_uring::prelude::*;
-use support::{assert_adds_up, wait, work, worker};
+use support::{assert_adds_up, told, wait, work, worker};
 
 /// Panics when it is dropped, as a payload of a panic or wherever else.
 struct Sour;
@@ -39,7 +39,7 @@ fn of_the_payload_of_a_progress_callback() {
     // Whoever has no subscriber sees it here.
     let noted = statistics.notes.iter().any(|note| note.contains("progress callback panicked"));
     assert!(noted, "{statistics}");
-    assert!(statistics.to_string().contains("note: the progress callback panicked"));
+    assert!(told(&statistics).contains("note: the progress callback panicked"));
     assert_goes_on();
 }
 

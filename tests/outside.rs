@@ -13,7 +13,7 @@ use balter_uring::Verdict;
 use balter_uring::http::{Client, Error};
 use balter_uring::prelude::*;
 use balter_uring::target::Target;
-use support::{assert_adds_up, visitor, wait, work};
+use support::{assert_adds_up, told, visitor, wait, work};
 
 /// Logs in, and works once that has succeeded.
 #[scenario]
@@ -46,7 +46,7 @@ fn a_log_in_that_fails_is_not_repeated_as_fast_as_it_goes_and_the_verdict_names_
     assert_eq!((sent, failed), (outside.requests, outside.failed));
     assert!(returned > 0, "{statistics}");
     assert!(statistics.tps_limited);
-    let text = statistics.to_string();
+    let text = told(&statistics);
     assert!(text.contains("outside of transactions: "), "{text}");
     assert!(text.contains("no transaction started: the scenario returned"), "{text}");
 }

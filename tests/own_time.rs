@@ -9,7 +9,7 @@ use std::time::Instant;
 use balter_uring::http::{Error, PreparedRequest};
 use balter_uring::prelude::*;
 use balter_uring::target::Target;
-use support::{assert_adds_up, fetch, visitor, wait, worker};
+use support::{assert_adds_up, fetch, told, visitor, wait, worker};
 
 /// One at a time: what another run does on the same shard is time of this one's, too.
 fn alone() -> MutexGuard<'static, ()> {
@@ -110,7 +110,7 @@ fn answers_that_lie_while_the_shard_computes_are_told_to_be_read_late() {
     // An answer takes some 100 µs, the computation that it lies through 4 ms.
     let (late, half) = (statistics.seen_late.max(), COMPUTATION / 2);
     assert!(late > half, "{late:?}: {statistics}");
-    assert!(statistics.to_string().contains("answers read late"), "{statistics}");
+    assert!(told(&statistics).contains("answers read late"), "{statistics}");
     // So the kernel says, of the only connection, once it has begun to stamp what it receives.
     let (stamped, completed) = (statistics.receive_delay.len(), statistics.counts.completed());
     assert!((1..=completed).contains(&stamped), "{stamped} of {completed}");

@@ -12,7 +12,7 @@ use balter_uring::target::Target;
 use balter_uring::{PreflightError, RunError};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use support::{Child, Ended, assert_adds_up, in_a_child, role, tell, wait, worker};
+use support::{Child, Ended, assert_adds_up, in_a_child, role, tell, told, wait, worker};
 
 /// The error's message and its remedy, as the child told them.
 #[track_caller]
@@ -128,7 +128,7 @@ fn fails(make: impl Fn() -> Scenario) -> PreflightError {
     assert!(statistics.tps_limited);
     assert_eq!(statistics.scenario, "worker");
     assert_eq!(statistics.counts.planned, 0);
-    assert!(statistics.to_string().contains(&error.to_string()), "{statistics}");
+    assert!(told(&statistics).contains(&error.to_string()), "{statistics}");
     error
 }
 

@@ -7,7 +7,7 @@
 //!     __private::transaction(
 //!         { static META: TransactionMeta = TransactionMeta::new("name", module_path!()); &META },
 //!         async move { if false { use outcome::returned; return returned::<Ret>(); } { body } },
-//!         |__output| { use outcome::*; (&Probe(__output)).__balter_failed() },
+//!         |__output| { use outcome::*; (&&&&&Probe(__output)).__balter_judged() },
 //!     )
 //!     .await
 //! }
@@ -50,7 +50,7 @@ fn measured(krate: &TokenStream, function: &FnItem) -> TokenStream {
     let private = quote!(#krate::__private);
     let name = sig.ident.unraw().to_string();
     let early_return = early_return(&private, &sig.output);
-    let failed = failed(&private, &sig.output);
+    let judge = judge(&private, &sig.output);
     quote_spanned! {Span::mixed_site()=>
         #(#attrs)*
         #vis #sig {
@@ -64,7 +64,7 @@ fn measured(krate: &TokenStream, function: &FnItem) -> TokenStream {
                     #early_return
                     #body
                 },
-                #failed,
+                #judge,
             )
             .await
         }
@@ -100,17 +100,17 @@ fn early_return(private: &TokenStream, output: &ReturnType) -> TokenStream {
     }
 }
 
-/// The closure that decides whether an output counts as a failure.
-fn failed(private: &TokenStream, output: &ReturnType) -> TokenStream {
+/// The closure that decides whether an output counts as a failure, and what is known of it.
+fn judge(private: &TokenStream, output: &ReturnType) -> TokenStream {
     match output {
         // Never called, and there would be no type to look a method up on.
         ReturnType::Type(_, ty) if matches!(**ty, Type::Never(_)) => {
-            quote_spanned!(Span::mixed_site()=> |_| false)
+            quote_spanned!(Span::mixed_site()=> |_| ::core::option::Option::None)
         }
         _ => quote_spanned! {Span::mixed_site()=>
             |__output| {
                 use #private::outcome::*;
-                (&Probe(__output)).__balter_failed()
+                (&&&&&Probe(__output)).__balter_judged()
             }
         },
     }
@@ -199,7 +199,7 @@ mod tests {
                     },
                     |__output| {
                         use ::facade::__private::outcome::*;
-                        (&Probe(__output)).__balter_failed()
+                        (&&&&&Probe(__output)).__balter_judged()
                     },
                 )
                 .await

@@ -6,6 +6,7 @@ pub(crate) mod blocks;
 pub(crate) mod budget;
 pub(crate) mod clock;
 mod doorbell;
+pub(crate) mod errors;
 pub(crate) mod executor;
 pub(crate) mod instance;
 #[cfg(feature = "rt")]

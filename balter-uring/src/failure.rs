@@ -1,8 +1,9 @@
 //! Why a transaction failed: a finite set of classes, each the target's or the generator's.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 
 /// Why a transaction failed.
 ///
@@ -137,25 +138,28 @@ pub(crate) fn generator_faults(failures: &[u64; FailureClass::COUNT]) -> u64 {
 /// if it then returns its failure side, finds the class here. The transaction tells that its
 /// deadline has passed, and the client's operations end with an error of their own.
 ///
-/// One byte, since it is put in force and taken out again at each poll of a transaction: the index
-/// of the noted class plus one in the low bits, whether the deadline has passed in the highest, and
-/// in the one below that a transaction is being polled at all.
+/// One word, since it is put in force and taken out again at each poll of a transaction: a [`Note`],
+/// and in its two spare bits whether the deadline has passed, and that a transaction is being polled
+/// at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Scope(u8);
+pub(crate) struct Scope(u32);
 
 impl Scope {
-    const EXPIRED: u8 = 0x80;
-    const IN_FORCE: u8 = 0x40;
-    const FLAGS: u8 = Self::EXPIRED | Self::IN_FORCE;
+    const EXPIRED: u32 = 0x80;
+    const IN_FORCE: u32 = 0x40;
+    const FLAGS: u32 = Self::EXPIRED | Self::IN_FORCE;
 
-    pub(crate) fn noted(self) -> Option<FailureClass> {
-        let index = usize::from(self.0 & !Self::FLAGS).checked_sub(1)?;
-        FailureClass::ALL.get(index).copied()
+    /// What was noted last.
+    pub(crate) fn note(self) -> Note {
+        Note(self.0 & !Self::FLAGS)
     }
 
-    fn with(self, noted: Option<FailureClass>) -> Self {
-        let noted = noted.map_or(0, |class| class.index() as u8 + 1);
-        Self(self.0 & Self::FLAGS | noted)
+    pub(crate) fn noted(self) -> Option<FailureClass> {
+        self.note().class()
+    }
+
+    fn with(self, note: Note) -> Self {
+        Self(self.0 & Self::FLAGS | note.0)
     }
 
     #[inline]
@@ -168,7 +172,57 @@ impl Scope {
     }
 }
 
+/// Why the last operation failed, and against whom: the index of the class plus one in the low six
+/// bits (0 for none), the number of the peer in the second byte, the status of the answer in the
+/// two highest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Note(u32);
+
+impl Note {
+    const CLASS: u32 = 0x3F;
+
+    fn new(class: FailureClass, status: u16, peer: u8) -> Self {
+        Self((class.index() as u32 + 1) | (u32::from(peer) << 8) | (u32::from(status) << 16))
+    }
+
+    fn class(self) -> Option<FailureClass> {
+        let index = (self.0 & Self::CLASS).checked_sub(1)?;
+        FailureClass::ALL.get(index as usize).copied()
+    }
+
+    /// Status of the answer, where it was that; else 0.
+    pub(crate) fn status(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// Number of the peer on this thread, for [`peer`].
+    pub(crate) fn peer(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+}
+
+/// A peer's number on this thread, for as long as the thread lives; 0 beyond the first 255, whose
+/// failures are told without an address.
+fn number_of(address: SocketAddr) -> u8 {
+    PEERS.with_borrow_mut(|peers| {
+        let known = peers.iter().position(|&peer| peer == address);
+        let index = known.unwrap_or(peers.len());
+        if index == peers.len() && index < usize::from(u8::MAX) {
+            peers.push(address);
+        }
+        u8::try_from(index + 1).unwrap_or(0)
+    })
+}
+
+/// The address of a peer that a [`Note`] names.
+pub(crate) fn peer(number: u8) -> Option<SocketAddr> {
+    let index = usize::from(number).checked_sub(1)?;
+    PEERS.with_borrow(|peers| peers.get(index).copied())
+}
+
 thread_local! {
+    /// Those that operations have failed against, by their number less one.
+    static PEERS: RefCell<Vec<SocketAddr>> = const { RefCell::new(Vec::new()) };
     static SCOPE: Cell<Scope> = const { Cell::new(Scope(0)) };
 }
 
@@ -194,18 +248,33 @@ pub(crate) fn with_scope<T>(scope: &mut Scope, poll: impl FnOnce() -> T) -> T {
 /// Notes why an operation below the transaction failed. The last note counts, but a bad status
 /// never hides an error of the network.
 pub(crate) fn note(class: FailureClass) {
-    if class != FailureClass::Status || noted().is_none() {
-        renote(Some(class));
+    if class != FailureClass::Status || noted().class().is_none() {
+        renote(Note::new(class, 0, 0));
     }
 }
 
+/// Notes that an answer had a status of 400 or above, and from whom. It never hides an error of the
+/// network.
+pub(crate) fn note_status(status: u16, peer: SocketAddr) {
+    if matches!(noted().class(), None | Some(FailureClass::Status)) {
+        renote(Note::new(FailureClass::Status, status, number_of(peer)));
+    }
+}
+
+/// Adds to what is noted whom it was about.
+#[cold]
+pub(crate) fn note_peer(peer: SocketAddr) {
+    let Note(noted) = noted();
+    renote(Note((noted & !0xFF00) | (u32::from(number_of(peer)) << 8)));
+}
+
 /// What is noted now, for [`renote`].
-pub(crate) fn noted() -> Option<FailureClass> {
-    SCOPE.get().noted()
+pub(crate) fn noted() -> Note {
+    SCOPE.get().note()
 }
 
 /// Goes back to what was noted before an attempt that another has made good.
-pub(crate) fn renote(noted: Option<FailureClass>) {
+pub(crate) fn renote(noted: Note) {
     SCOPE.set(SCOPE.get().with(noted));
 }
 
@@ -250,6 +319,38 @@ mod tests {
         assert_eq!(outer.noted(), Some(FailureClass::Reset));
         assert_eq!(inner.noted(), Some(FailureClass::Timeout));
         assert!(inner.is_expired() && !outer.is_expired());
+    }
+
+    #[test]
+    fn a_note_has_the_status_and_the_peer_of_the_last_failure() {
+        let peers = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let mut scope = Scope::default();
+        scope.expire();
+        with_scope(&mut scope, || {
+            note_status(404, peers[0]);
+            note_status(503, peers[1]);
+        });
+        assert!(scope.is_expired());
+        assert_eq!(scope.noted(), Some(FailureClass::Status));
+        assert_eq!((scope.note().status(), peer(scope.note().peer())), (503, Some(peers[1])));
+        with_scope(&mut scope, || {
+            note(FailureClass::Reset);
+            note_peer(peers[0]);
+            note_status(500, peers[1]);
+        });
+        assert_eq!(scope.noted(), Some(FailureClass::Reset));
+        assert_eq!((scope.note().status(), peer(scope.note().peer())), (0, Some(peers[0])));
+    }
+
+    #[test]
+    fn peers_beyond_the_last_number_have_no_address() {
+        for port in 1..1_000 {
+            let address = SocketAddr::from(([127, 0, 0, 1], port));
+            let expected = (port <= 255).then_some(address);
+            assert_eq!(peer(number_of(address)), expected);
+            assert_eq!(peer(number_of(address)), expected);
+        }
+        assert_eq!(peer(0), None);
     }
 
     #[test]

@@ -133,8 +133,9 @@ pub use preflight::PreflightError;
 pub use runtime::BalterRuntime;
 pub use scenario::{ConfigurableScenario, Scenario};
 pub use statistics::{
-    Capacity, Counts, Distortion, Latencies, NodeStatistics, Outside, RatePoint, RunStatistics,
-    SearchStatistics, ShardStatistics, Steady, TransactionStatistics, Waits,
+    Capacity, Counts, Distortion, ErrorStatistics, Latencies, NodeStatistics, Outside, Quantile,
+    RatePoint, RunStatistics, SearchStatistics, ShardStatistics, Steady, TransactionStatistics,
+    Waits,
 };
 pub use sweep::{ConcurrencyPoint, ConcurrencySweep, Hysteresis, Sweep, SweepPoint};
 pub use task::{JoinHandle, spawn};

@@ -2,9 +2,11 @@
 
 pub(crate) mod display;
 mod latencies;
+mod wrap;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use balter_controllers::{Block, Broken, Limit, RateState, SearchEnd, Shortfall};
@@ -20,7 +22,8 @@ use crate::{RunError, Verdict};
 /// limits were set from its [steady](Self::steady) part: the rate is that of all completed
 /// transactions, failed ones included, and the latencies are response times.
 ///
-/// `Display` prints a summary of some twenty lines.
+/// `Display` prints a summary of some twenty lines of at most 80 columns: what was judged and what has
+/// failed first, then the counts and the times.
 ///
 /// A run that could not start has its name and its [`error`](Self::error), and one of which nothing
 /// was asked its name and a [`verdict`](Self::verdict) that says so.
@@ -38,7 +41,7 @@ pub struct RunStatistics {
     /// Completed transactions a second. This field and those up to `error_rate` are of the
     /// [steady](Self::steady) part of a run with limits, and of the whole of every other.
     pub actual_tps: f64,
-    /// Median response time.
+    /// Median response time, of those that have one: see [`response_quantile`](Self::response_quantile).
     pub latency_p50: Duration,
     /// Response time that 90 % did not exceed.
     pub latency_p90: Duration,
@@ -63,6 +66,15 @@ pub struct RunStatistics {
     pub search: Option<SearchStatistics>,
     /// End minus intended start: what a user of the target waits. Free of coordinated omission.
     pub response: Latencies,
+    /// How long those transactions had waited since they were due that have no response time: missed
+    /// ones when they were dropped, up to 6 % less than that, and cancelled ones when they were given
+    /// up. Of those that a pause of the generator took, the shortest wait stands for all. Of shards and
+    /// transactions that were lost it is not known.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub given_up: Latencies,
+    /// Response times of those that ended by a timeout. They are in [`response`](Self::response) too.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub timed_out: Latencies,
     /// End minus actual start: what the target took.
     pub service: Latencies,
     /// Actual minus intended start: how late transactions began. Part of it is this generator's own
@@ -103,6 +115,18 @@ pub struct RunStatistics {
     pub transactions: Vec<TransactionStatistics>,
     /// Failures by class, only those that happened, most first.
     pub failures: Vec<(FailureClass, u64)>,
+    /// What the errors of failed transactions said: each text once, the commonest first, at most 20.
+    ///
+    /// A shard reads each of the first 128 failures of a window, and one in 61 of the others, which
+    /// stands for those between: at more than some thousand failures a second the counts of two texts
+    /// that differ in nothing else are estimates. With [`other_errors`](Self::other_errors) they add up
+    /// to all failures.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub errors: Vec<ErrorStatistics>,
+    /// Failed transactions with other texts, for which there was no place in
+    /// [`errors`](Self::errors).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub other_errors: u64,
     /// Bytes that the scenario's instances gave to this crate's TCP streams to send, in transactions
     /// and outside of them: TCP payload, so with TLS the encrypted bytes. What clients with sockets
     /// of their own send (feature `tokio`) is in none of these three.
@@ -169,7 +193,51 @@ impl Sampled {
     }
 }
 
+/// A quantile of times of which some are known as lower bounds alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Quantile {
+    /// The quantile itself, or a time that it is not below.
+    pub at_least: Duration,
+    /// It may be longer: some of those that it counts as shorter, or as long, had not ended.
+    pub is_lower_bound: bool,
+}
+
 impl RunStatistics {
+    /// The response time that a share of `quantile` (0 to 1) of all transactions that were due did not
+    /// exceed; zero if there was none.
+    ///
+    /// [`response`](Self::response) has those that ended. Here every other one counts too: a missed or
+    /// cancelled one with the time that it had waited when it was [given up](Self::given_up), or
+    /// nothing where that is not known, and one that [timed out](Self::timed_out) with its time until
+    /// then. Had they gone on, each would have taken at least so long. So the quantile of all these
+    /// times is never above that of the response times as they would have been (but for the 0.1 % that
+    /// a histogram does not tell apart). It is a lower bound if any of those times is not above it, and
+    /// is exact otherwise.
+    ///
+    /// # Examples
+    /// ```
+    /// let quantile = balter_uring::RunStatistics::default().response_quantile(0.99);
+    /// assert!(quantile.at_least.is_zero() && !quantile.is_lower_bound);
+    /// ```
+    #[must_use]
+    pub fn response_quantile(&self, quantile: f64) -> Quantile {
+        self.bounds().quantile(quantile)
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        let mut all = self.response.histogram().clone();
+        all.add(self.given_up.histogram()).expect("all histograms have one shape");
+        let without = self.counts.missed.saturating_add(self.counts.cancelled);
+        let unknown = without.saturating_sub(self.given_up.len());
+        all.saturating_record_n(0, unknown);
+        let times = [&self.given_up, &self.timed_out].into_iter().filter(|times| !times.is_empty());
+        let waits = times.map(|times| times.histogram().min());
+        let shortest_ns = waits.chain((unknown > 0).then_some(0)).min();
+        Bounds { all: Latencies::new(all), shortest_ns }
+    }
+
     pub(crate) fn nothing_asked(scenario: &str) -> Self {
         Self {
             scenario: scenario.to_owned(),
@@ -185,6 +253,52 @@ impl RunStatistics {
             error: Some(error),
             ..Self::default()
         }
+    }
+}
+
+/// What the errors of some failed transactions said.
+///
+/// Texts count as the same if they differ in numbers alone, and in nothing else that stands here. A
+/// number from 400 to 599 may be a status, and sets up to six texts apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ErrorStatistics {
+    /// The first of them: an error's `Display` with that of its causes, or else its `Debug`; on one line,
+    /// control characters escaped, cut at 200 bytes. `it panicked` for a panic, whose message is in
+    /// [`panic_message`](RunStatistics::panic_message); empty if the type of the error has neither.
+    pub text: String,
+    /// Their class.
+    pub class: FailureClass,
+    /// Status of the answer, if it was 400 or above and came through
+    /// [`http::Client`](crate::http::Client).
+    pub status: Option<u16>,
+    /// Whom the operation that failed was for, if it was one of [`http::Client`](crate::http::Client).
+    /// Of more than 255 addresses a shard, the others' failures have none.
+    pub address: Option<SocketAddr>,
+    /// Name of the transaction.
+    pub transaction: String,
+    /// Path of the module that it stands in.
+    pub module: String,
+    /// How many transactions failed so.
+    pub count: u64,
+}
+
+/// Response times with the lower bounds of those that have none.
+pub(crate) struct Bounds {
+    pub(crate) all: Latencies,
+    /// The shortest time that is a lower bound alone.
+    pub(crate) shortest_ns: Option<u64>,
+}
+
+impl Bounds {
+    pub(crate) fn quantile(&self, quantile: f64) -> Quantile {
+        let histogram = self.all.histogram();
+        let value = histogram.value_at_quantile(quantile);
+        let is_lower_bound = self.shortest_ns.is_some_and(|shortest_ns| shortest_ns <= value);
+        // All of a bucket are shown as its longest, which a bound may not be.
+        let at_least = if is_lower_bound { histogram.lowest_equivalent(value) } else { value };
+        Quantile { at_least: Duration::from_nanos(at_least), is_lower_bound }
     }
 }
 
@@ -533,5 +647,105 @@ mod tests {
             let read: RunStatistics = serde_json::from_str(&written).expect("JSON");
             assert_eq!((read.error, &*read.scenario), (Some(error), "visitor"));
         }
+    }
+}
+
+#[cfg(test)]
+mod bounds {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What became of a transaction, from its response time if nobody had given it up.
+    #[derive(Clone, Copy, Debug)]
+    enum End {
+        Known,
+        TimedOut(f64),
+        GivenUp(f64),
+        Lost,
+    }
+
+    fn end() -> impl Strategy<Value = End> {
+        prop_oneof![
+            8 => Just(End::Known),
+            1 => (0.0..=1.0).prop_map(End::TimedOut),
+            1 => (0.0..=1.0).prop_map(End::GivenUp),
+            1 => Just(End::Lost),
+        ]
+    }
+
+    fn all_known(times: &[(u64, End)]) -> bool {
+        times.iter().all(|(_, end)| matches!(end, End::Known))
+    }
+
+    fn statistics(times: &[(u64, End)]) -> RunStatistics {
+        let mut statistics = RunStatistics::default();
+        for &(time, end) in times {
+            let RunStatistics { response, given_up, timed_out, counts, .. } = &mut statistics;
+            match end {
+                End::Known => response.histogram_mut().saturating_record(time),
+                End::TimedOut(share) => {
+                    let waited = (time as f64 * share) as u64;
+                    response.histogram_mut().saturating_record(waited);
+                    timed_out.histogram_mut().saturating_record(waited);
+                }
+                End::GivenUp(share) => {
+                    given_up.histogram_mut().saturating_record((time as f64 * share) as u64);
+                    counts.missed += 1;
+                }
+                End::Lost => counts.cancelled += 1,
+            }
+        }
+        statistics
+    }
+
+    /// The quantile if they had taken so long.
+    fn quantile_of(times: impl Iterator<Item = u64>, quantile: f64) -> u64 {
+        let mut histogram = crate::engine::recorder::histogram();
+        times.for_each(|time| histogram.saturating_record(time));
+        histogram.value_at_quantile(quantile)
+    }
+
+    proptest! {
+        #[test]
+        fn a_bound_is_never_above_the_quantile_and_is_marked_when_it_may_be_below(
+            times in prop::collection::vec(
+                ((0..60_000_000_000_u64, 0_u32..30).prop_map(|(time, shift)| time >> shift), end()),
+                1..80,
+            ),
+            quantile in prop_oneof![Just(0.5), Just(0.99), Just(1.0), 0.01..1.0],
+        ) {
+            let truth = quantile_of(times.iter().map(|&(time, _)| time), quantile);
+            let bound = statistics(&times).response_quantile(quantile);
+            let at_least = bound.at_least.as_nanos() as u64;
+            prop_assert!(at_least <= truth, "{} > {}", at_least, truth);
+            if all_known(&times) {
+                prop_assert!(!bound.is_lower_bound);
+            }
+            // Had those that were given up taken for ever.
+            let forever = times.iter().map(|&(time, end)| match end {
+                End::Known => time,
+                _ => 3_600_000_000_000,
+            });
+            let worst = quantile_of(forever, quantile);
+            if !bound.is_lower_bound {
+                prop_assert_eq!(at_least, truth);
+                prop_assert_eq!(at_least, worst);
+            }
+            if worst != truth {
+                prop_assert!(bound.is_lower_bound, "{} but {}", at_least, worst);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_does_not_spoil_what_is_shorter() {
+        let mut times = vec![(1_000_000, End::Known); 90];
+        times.extend([(9_000_000, End::GivenUp(0.5)); 10]);
+        let statistics = statistics(&times);
+        let [median, p99] = [0.5, 0.99].map(|quantile| statistics.response_quantile(quantile));
+        assert_eq!((median.at_least, median.is_lower_bound), (statistics.response.max(), false));
+        assert!(p99.is_lower_bound && p99.at_least.as_micros().abs_diff(4_500) <= 5, "{p99:?}");
+        assert_eq!(statistics.response.quantile(0.99), statistics.response.max());
     }
 }

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 
 use crate::engine::instance::{self, Attempt};
+use outcome::Judged;
 
 /// What is known of a transaction at compile time. One `static` for each `#[transaction]`.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ pin_project! {
     #[must_use = "futures do nothing unless awaited"]
     pub struct Transaction<F: Future> {
         meta: &'static TransactionMeta,
-        failed: fn(&F::Output) -> bool,
+        judge: fn(&F::Output) -> Judged<'_>,
         // Before `work`, so that dropping it early takes its time before `work` is dropped.
         stage: Stage,
         #[pin]
@@ -101,9 +102,9 @@ enum Stage {
 pub fn transaction<F: Future>(
     meta: &'static TransactionMeta,
     work: F,
-    failed: fn(&F::Output) -> bool,
+    judge: fn(&F::Output) -> Judged<'_>,
 ) -> Transaction<F> {
-    Transaction { meta, failed, stage: Stage::New, work }
+    Transaction { meta, judge, stage: Stage::New, work }
 }
 
 impl<F: Future> Future for Transaction<F> {
@@ -121,7 +122,7 @@ impl<F: Future> Future for Transaction<F> {
         match this.stage {
             Stage::Inside(attempt) => {
                 let output = ready!(attempt.poll(cx, this.work));
-                attempt.finish((this.failed)(&output));
+                attempt.finish((this.judge)(&output));
                 Poll::Ready(output)
             }
             Stage::New | Stage::Outside => this.work.poll(cx),

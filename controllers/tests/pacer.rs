@@ -643,3 +643,46 @@ fn a_poisson_rate_changes_in_the_middle_of_a_gap() {
     let planned = pacer.counts().planned;
     assert!(planned.abs_diff(60_000) < 1_500, "{planned}");
 }
+
+proptest! {
+    /// Every missed permit is told once, with a wait that is no longer than it was, and as a rule little
+    /// shorter.
+    #[test]
+    fn how_long_missed_permits_had_waited_is_told(
+        max_backlog in 1..50usize,
+        max_age_ns in 10 * MS..SECOND,
+        steps in prop::collection::vec((1..50 * MS, 0..3usize), 1..100),
+    ) {
+        let config = PacerConfig { max_backlog, max_backlog_age_ns: max_age_ns, ..config() };
+        let mut pacer = Pacer::new(config, whole(0, 1_000), u64::MAX);
+        let (mut now_ns, mut told, mut longest_ns) = (0, 0, 0);
+        for (step_ns, taken) in steps {
+            now_ns += step_ns;
+            pacer.advance(now_ns);
+            for _ in 0..taken {
+                let _ = pacer.take();
+            }
+            pacer.drain_waited(|waited_ns, count| {
+                told += count;
+                longest_ns = longest_ns.max(waited_ns);
+            });
+            prop_assert_eq!(told, pacer.counts().missed);
+            prop_assert!(longest_ns <= now_ns);
+        }
+        let waiting: Vec<_> = pacer.due_from(0).map(|permit| now_ns - permit.intended_ns).collect();
+        pacer.finish(now_ns);
+        let mut last = Vec::new();
+        pacer.drain_waited(|waited_ns, count| {
+            last.extend(std::iter::repeat_n(waited_ns, count as usize));
+        });
+        // What became due while a pause was made up for was not released, and so not in the backlog.
+        prop_assert!(last.len() >= waiting.len());
+        prop_assert_eq!(told + last.len() as u64, pacer.counts().missed);
+        // The longest first, as they stand in the backlog.
+        last.reverse();
+        for (told_ns, waited_ns) in last.iter().zip(&waiting) {
+            prop_assert!(told_ns <= waited_ns, "{} of {}", told_ns, waited_ns);
+            prop_assert!(*told_ns as f64 >= *waited_ns as f64 * 0.93, "{} of {}", told_ns, waited_ns);
+        }
+    }
+}

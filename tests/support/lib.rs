@@ -74,6 +74,10 @@ pub(crate) fn assert_adds_up(statistics: &RunStatistics) {
     assert_eq!(statistics.lag.len(), completed, "lags of all that completed");
     let classes: u64 = statistics.failures.iter().map(|&(_, count)| count).sum();
     assert_eq!(classes, counts.failed, "each failure has one class: {:?}", statistics.failures);
+    let given_up = statistics.given_up.len();
+    assert!(given_up <= counts.missed + counts.cancelled, "{given_up} waits, {counts:?}");
+    let texts: u64 = statistics.errors.iter().map(|error| error.count).sum();
+    assert_eq!(texts + statistics.other_errors, counts.failed, "{:?}", statistics.errors);
 
     let (mut succeeded, mut failed) = (0, 0);
     for transaction in &statistics.transactions {
@@ -108,6 +112,11 @@ pub(crate) fn assert_all_well(statistics: &RunStatistics, planned: u64) {
     assert_eq!(counts.planned, planned, "{statistics}");
     assert_eq!((counts.failed, counts.cancelled), (0, 0), "{statistics}");
     assert!(counts.succeeded > 0, "{statistics}");
+}
+
+/// The summary of a run as one line: its sentences are broken at 80 columns.
+pub(crate) fn told(statistics: &RunStatistics) -> String {
+    statistics.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Attempts that a test which needs a fit machine has.

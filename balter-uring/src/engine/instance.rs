@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use super::back_off::BackOff;
+use super::errors::{Cause, DEADLINE, Key, PANICKED, Text};
 use super::panic_hook;
 use super::run::{Grant, ShardRun, Ticket};
 use super::timers::SleepUntil;
@@ -17,6 +18,7 @@ use super::window::Outcome;
 use crate::failure::{self, FailureClass, Scope, with_scope};
 use crate::traffic::Meter;
 use crate::transaction::TransactionMeta;
+use crate::transaction::outcome::{Described, Judged};
 use crate::userland;
 use crate::waker::remember;
 
@@ -216,7 +218,7 @@ impl Attempt {
 
     fn pend(&mut self, cx: &Context<'_>) {
         if self.scope.is_expired() {
-            self.end(Outcome::Failed(FailureClass::Timeout));
+            self.fail(FailureClass::Timeout, DEADLINE);
             self.instance.abandoned.set(true);
             self.instance.wake();
         } else {
@@ -226,25 +228,36 @@ impl Attempt {
     }
 
     #[inline]
-    pub(crate) fn finish(&mut self, failed: bool) {
-        let outcome = if failed {
-            Outcome::Failed(match self.scope.noted() {
-                _ if self.scope.is_expired() => FailureClass::Timeout,
-                Some(class) => class,
-                None => FailureClass::Application,
-            })
-        } else {
-            Outcome::Succeeded
-        };
-        self.end(outcome);
+    pub(crate) fn finish(&mut self, judged: Judged<'_>) {
+        match judged {
+            None => self.end(Outcome::Succeeded, None),
+            Some(error) => {
+                let class = match self.scope.noted() {
+                    _ if self.scope.is_expired() => FailureClass::Timeout,
+                    Some(class) => class,
+                    None => FailureClass::Application,
+                };
+                self.fail(class, error);
+            }
+        }
     }
 
+    /// Not inlined: the way of a transaction that succeeds is shorter without it.
+    #[inline(never)]
+    fn fail(&mut self, class: FailureClass, error: Described<'_>) {
+        let key = Key { id: self.meta.id(), class, note: self.scope.note() };
+        // Written before anything is borrowed: it is the user's code that does it.
+        let text = self.instance.run.wants_text(key).then(|| Text::of(error));
+        self.end(Outcome::Failed(class), Some(&Cause { key, text }));
+    }
+
+    /// `cause` is that of a failure.
     #[inline]
-    fn end(&mut self, outcome: Outcome) {
+    fn end(&mut self, outcome: Outcome, cause: Option<&Cause>) {
         if let Stage::Started = std::mem::replace(&mut self.stage, Stage::Ended)
             && !self.leave_ticket()
         {
-            self.instance.run.ended(&self.instance, self.meta, &self.grant, outcome);
+            self.instance.run.ended(&self.instance, self.meta, &self.grant, outcome, cause);
         }
     }
 
@@ -263,11 +276,10 @@ impl Attempt {
             Stage::Waiting => {
                 self.leave_ticket();
             }
-            Stage::Started => self.end(if std::thread::panicking() {
-                Outcome::Failed(FailureClass::Panic)
-            } else {
-                Outcome::Cancelled
-            }),
+            Stage::Started if std::thread::panicking() => {
+                self.fail(FailureClass::Panic, PANICKED);
+            }
+            Stage::Started => self.end(Outcome::Cancelled, None),
         }
     }
 }

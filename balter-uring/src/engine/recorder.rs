@@ -71,7 +71,6 @@ impl Recorder {
     }
 
     /// Records many of one bucket.
-    #[cfg(any(feature = "rt", test))]
     pub(crate) fn record_many(&mut self, Bucket(index): Bucket, count: u64) {
         self.counts[index] = self.counts[index].saturating_add(count);
         self.first = self.first.min(index);

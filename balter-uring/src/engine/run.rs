@@ -17,12 +17,13 @@ use balter_controllers::{Permit, Population, Ticks};
 use slab::Slab;
 
 use super::budget::{Course, Share};
+use super::errors::{Cause, DEADLINE, Key, Text};
 use super::executor;
 use super::instance::{Guarded, Instance, Role};
 use super::outside;
 use super::shard::Shard;
 use super::window::{Outcome, Times};
-use crate::failure::FailureClass;
+use crate::failure::{FailureClass, Note};
 use crate::handshake::Handshake;
 use crate::traffic::Traffic;
 use crate::transaction::TransactionMeta;
@@ -208,7 +209,11 @@ impl ShardRun {
             // In a statement of its own, so that nothing is borrowed while it is counted.
             let lapsed = self.permits.borrow_mut().lapse(now);
             let Some(Lapsed { instance, meta, grant }) = lapsed else { return };
-            self.ended(&instance, meta, &grant, Outcome::Failed(FailureClass::Timeout));
+            let class = FailureClass::Timeout;
+            let key = Key { id: meta.id(), class, note: Note::default() };
+            let text = self.wants_text(key).then(|| Text::of(DEADLINE));
+            let cause = Cause { key, text };
+            self.ended(&instance, meta, &grant, Outcome::Failed(class), Some(&cause));
         }
     }
 
@@ -490,7 +495,12 @@ impl ShardRun {
         self.permits.borrow().is_late(ticket, self.shard.now_coarse())
     }
 
-    /// A started transaction has ended, now.
+    /// Whether the text of a failure is to be read.
+    pub(crate) fn wants_text(&self, key: Key) -> bool {
+        self.windows.borrow_mut().current.errors.wants_text(key)
+    }
+
+    /// A started transaction has ended, now; `cause` is that of a failure.
     #[inline]
     pub(crate) fn ended(
         &self,
@@ -498,6 +508,7 @@ impl ShardRun {
         meta: &'static TransactionMeta,
         grant: &Grant,
         outcome: Outcome,
+        cause: Option<&Cause>,
     ) {
         let &Grant { intended, start, late } = grant;
         let end = self.shard.now();
@@ -511,6 +522,9 @@ impl ShardRun {
         }
         let window = &mut self.windows.borrow_mut().current;
         window.record(meta, times, outcome);
+        if let Some(cause) = cause {
+            window.errors.count(cause);
+        }
         if outcome != Outcome::Cancelled {
             window.record_seen_late(self.shard.seen_late_ns(start, end));
             if let Some(delay_ns) = self.shard.ring.take_receive_delay_ns() {
@@ -594,6 +608,9 @@ impl ShardRun {
         if now < windows.end_ns && !last {
             return;
         }
+        let current = &mut windows.current;
+        let tell = |time_ns, count| current.record_given_up(time_ns, count);
+        self.permits.borrow_mut().pacer.drain_waited(tell);
         match windows.close(now, last, &self.standing(), &self.spec) {
             Sent::Yes if last => self.phase.set(Phase::Done),
             Sent::Yes | Sent::Later => {}

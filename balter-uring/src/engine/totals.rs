@@ -8,12 +8,13 @@ use balter_controllers::{
 };
 use hdrhistogram::Histogram;
 
+use super::errors::Errors;
 use super::search::Ended;
 use super::window::{ShardWindow, TransactionWindow};
 use crate::failure::{FailureClass, generator_faults};
 use crate::statistics::{
-    Counts, Distortion, Latencies, Outside, RunStatistics, ShardStatistics, Steady,
-    TransactionStatistics, Waits, by_class, shown_names,
+    Counts, Distortion, ErrorStatistics, Latencies, Outside, RunStatistics, ShardStatistics,
+    Steady, TransactionStatistics, Waits, by_class, shown_names,
 };
 use crate::traffic::Traffic;
 
@@ -50,6 +51,7 @@ pub(crate) struct Totals {
     /// By [`TransactionMeta::id`](crate::transaction::TransactionMeta::id).
     transactions: BTreeMap<usize, TransactionStatistics>,
     failures: [u64; FailureClass::COUNT],
+    errors: Errors,
     panics: u64,
     panic_message: Option<String>,
     notes: Vec<String>,
@@ -62,6 +64,8 @@ pub(crate) struct Totals {
     last_ns: u64,
     punctual: Latencies,
     lateness: Latencies,
+    given_up: Latencies,
+    timed_out: Latencies,
     stalled: u64,
     cycles: u64,
     cycle_ns: u64,
@@ -84,6 +88,7 @@ impl Totals {
             parts: cores.map(|core| Part { core, ..Part::default() }).collect(),
             transactions: BTreeMap::new(),
             failures: [0; FailureClass::COUNT],
+            errors: Errors::default(),
             panics: 0,
             panic_message: None,
             notes: Vec::new(),
@@ -94,6 +99,8 @@ impl Totals {
             last_ns: 0,
             punctual: Latencies::default(),
             lateness: Latencies::default(),
+            given_up: Latencies::default(),
+            timed_out: Latencies::default(),
             stalled: 0,
             cycles: 0,
             cycle_ns: 0,
@@ -123,6 +130,7 @@ impl Totals {
         for (sum, count) in self.failures.iter_mut().zip(window.failures) {
             *sum += count;
         }
+        self.errors.add(&window.errors);
         let failed = window.failed() - generator_faults(&window.failures);
         // What ends after the last has begun is no state of the target: the late ones come last.
         if window.started > 0 {
@@ -143,6 +151,12 @@ impl Totals {
         }
         if let Some(lateness) = &window.lateness {
             lateness.add_to(self.lateness.histogram_mut());
+        }
+        if let Some(given_up) = &window.given_up {
+            given_up.add_to(self.given_up.histogram_mut());
+        }
+        if let Some(timed_out) = &window.timed_out {
+            timed_out.add_to(self.timed_out.histogram_mut());
         }
         self.stalled += window.stalled;
         self.cycles += window.cycles;
@@ -271,6 +285,25 @@ impl Totals {
         &self.failures
     }
 
+    /// What failed transactions had to say, most first.
+    pub(crate) fn errors(&self) -> Vec<ErrorStatistics> {
+        let named = self.errors.iter().filter_map(|seen| {
+            let transaction = self.transactions.get(&seen.id)?;
+            Some(ErrorStatistics {
+                text: seen.text.clone().into(),
+                class: seen.class,
+                status: (seen.status > 0).then_some(seen.status),
+                address: seen.address,
+                transaction: transaction.name.clone(),
+                module: transaction.module.clone(),
+                count: seen.count,
+            })
+        });
+        let mut errors: Vec<_> = named.collect();
+        errors.sort_by_key(|error| std::cmp::Reverse(error.count));
+        errors
+    }
+
     pub(crate) fn statistics(mut self, summary: Summary) -> RunStatistics {
         if !summary.open {
             self.note_queues(summary.are_nodes);
@@ -278,6 +311,8 @@ impl Totals {
         let counts = self.counts();
         let (mut response, mut service, mut lag) =
             (Latencies::default(), Latencies::default(), Latencies::default());
+        let errors = self.errors();
+        let listed = errors.iter().map(|error| error.count).sum();
         let mut transactions: Vec<_> =
             std::mem::take(&mut self.transactions).into_values().collect();
         for transaction in &mut transactions {
@@ -433,6 +468,8 @@ impl Totals {
             shortfall,
             punctual: self.punctual,
             lateness: self.lateness,
+            given_up: self.given_up,
+            timed_out: self.timed_out,
             waits: Waits {
                 for_target: Duration::from_nanos(self.target_wait_ns),
                 for_instances: Duration::from_nanos(self.instance_wait_ns),
@@ -447,6 +484,8 @@ impl Totals {
             lag,
             transactions,
             failures,
+            other_errors: counts.failed.saturating_sub(listed),
+            errors,
             bytes_sent: self.traffic.sent,
             bytes_received: self.traffic.received,
             connections: self.traffic.connections,

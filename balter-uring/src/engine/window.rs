@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::clock::nanoseconds;
+use super::errors::Errors;
 use super::recorder::{Bucket, Recorder};
 use crate::failure::FailureClass;
 use crate::handshake::Handshake;
@@ -131,6 +132,8 @@ pub(crate) struct ShardWindow {
     pub(crate) idle_ns: u64,
     pub(crate) service_sum_ns: u64,
     pub(crate) failures: [u64; FailureClass::COUNT],
+    /// What they had to say.
+    pub(crate) errors: Errors,
     /// By [`TransactionMeta::id`]. Entries stay when a window is emptied: the names of a run do
     /// not change, and their histograms serve again.
     pub(crate) transactions: Vec<Option<Box<TransactionWindow>>>,
@@ -147,6 +150,11 @@ pub(crate) struct ShardWindow {
     pub(crate) punctual: Option<Recorder>,
     /// Those of them that failed: a quick failure is no quick answer. `None` until there is one.
     pub(crate) failed_punctual: Option<Recorder>,
+    /// How long those that were missed or cancelled had waited since they were due. `None` until there
+    /// is one.
+    pub(crate) given_up: Option<Recorder>,
+    /// Response times of those that ended by their deadline. `None` until there is one.
+    pub(crate) timed_out: Option<Recorder>,
     /// How late the shard itself was. `None` in a closed loop.
     pub(crate) lateness: Option<Recorder>,
     /// For each transaction that ended by itself, the most by which its end can have been read
@@ -182,9 +190,20 @@ impl ShardWindow {
         for window in transactions.iter_mut().flatten() {
             window.reset();
         }
-        let [punctual, failed_punctual, lateness, seen_late, receive_delay, handshakes] = [
+        let [
+            punctual,
+            failed_punctual,
+            given_up,
+            timed_out,
+            lateness,
+            seen_late,
+            receive_delay,
+            handshakes,
+        ] = [
             &mut self.punctual,
             &mut self.failed_punctual,
+            &mut self.given_up,
+            &mut self.timed_out,
             &mut self.lateness,
             &mut self.seen_late,
             &mut self.receive_delay,
@@ -197,10 +216,15 @@ impl ShardWindow {
             }
             recorder
         });
+        let mut errors = std::mem::take(&mut self.errors);
+        errors.reset();
         *self = Self {
+            errors,
             transactions,
             punctual,
             failed_punctual,
+            given_up,
+            timed_out,
             lateness,
             seen_late,
             receive_delay,
@@ -252,6 +276,7 @@ impl ShardWindow {
         for (sum, count) in self.failures.iter_mut().zip(other.failures) {
             *sum += count;
         }
+        self.errors.add(&other.errors);
         self.panics += other.panics;
         if self.panic.is_none() {
             self.panic.clone_from(&other.panic);
@@ -263,6 +288,8 @@ impl ShardWindow {
         self.last |= other.last;
         add_recorder(&mut self.punctual, other.punctual.as_ref());
         add_recorder(&mut self.failed_punctual, other.failed_punctual.as_ref());
+        add_recorder(&mut self.given_up, other.given_up.as_ref());
+        add_recorder(&mut self.timed_out, other.timed_out.as_ref());
         add_recorder(&mut self.lateness, other.lateness.as_ref());
         add_recorder(&mut self.seen_late, other.seen_late.as_ref());
         add_recorder(&mut self.receive_delay, other.receive_delay.as_ref());
@@ -322,20 +349,25 @@ impl ShardWindow {
             self.first(meta, id);
         }
         let Some(Some(window)) = self.transactions.get_mut(id) else { return };
+        let Times { intended, start, end, late } = times;
         match outcome {
             Outcome::Succeeded => window.succeeded += 1,
             Outcome::Failed(class) => {
                 window.failed += 1;
                 window.failures[class.index()] += 1;
                 self.failures[class.index()] += 1;
+                if class == FailureClass::Timeout {
+                    let waited = Bucket::of(end.saturating_sub(intended));
+                    self.timed_out.get_or_insert_with(Recorder::new).record(waited);
+                }
             }
             Outcome::Cancelled => {
                 // It has no end, so it has no latency.
                 window.cancelled += 1;
+                self.record_given_up(end.saturating_sub(intended), 1);
                 return;
             }
         }
-        let Times { intended, start, end, late } = times;
         let service_ns = end.saturating_sub(start);
         let service = Bucket::of(service_ns);
         self.service_sum_ns += service_ns;
@@ -363,6 +395,13 @@ impl ShardWindow {
             .as_ref()
             .map_or((0, 0), |failed| (failed.len(), failed.above(bound)));
         punctual.above(bound) + failed.saturating_sub(slow_failures)
+    }
+
+    /// So many transactions have no end, and had waited for so long when they were given up.
+    #[cold]
+    pub(crate) fn record_given_up(&mut self, time_ns: u64, count: u64) {
+        let given_up = self.given_up.get_or_insert_with(Recorder::new);
+        given_up.record_many(Bucket::of(time_ns), count);
     }
 
     /// How much later than its answer the end of a transaction can have been read.
@@ -446,6 +485,7 @@ mod tests {
         assert_eq!(recorded(&transaction.service).len(), 1);
         assert_eq!(transaction.failures[FailureClass::Timeout.index()], 1);
         assert_eq!(window.failures[FailureClass::Timeout.index()], 1);
+        assert_eq!(recorded(window.timed_out.as_ref().expect("it timed out")).len(), 1);
     }
 
     #[test]
@@ -454,6 +494,7 @@ mod tests {
         let times = Times { intended: 0, start: 0, end: 9, late: 0 };
         window.record(&META, times, Outcome::Cancelled);
         assert_eq!(window.cancelled(), 1);
+        assert_eq!(recorded(window.given_up.as_ref().expect("how long it had waited")).max(), 9);
         let transaction = window.transactions().next().expect("one name");
         assert!(recorded(&transaction.service).is_empty());
     }

@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 
 use super::Error;
 use super::codec::{Decoder, Event, Framing, HeadRef, Limits, RequestKind};
-use crate::failure::{self, FailureClass};
+use crate::failure;
 #[cfg(feature = "tls")]
 use crate::net::tls::{Connector, TlsStream, server_name};
 use crate::net::{Outgoing, TcpStream, Transport, resolve};
@@ -57,6 +57,7 @@ pub(super) struct Connection {
     pub(super) raw_head: Vec<u8>,
     /// Has carried an answer before.
     reused: bool,
+    peer: SocketAddr,
 }
 
 impl Origin {
@@ -135,17 +136,17 @@ impl Origin {
     }
 
     async fn connect(&self) -> Result<Box<Connection>, Error> {
-        let tcp = self.connect_tcp().await?;
+        let (tcp, peer) = self.connect_tcp().await?;
         #[cfg(feature = "tls")]
         if let Some((connector, name)) = &self.tls {
             let stream = TlsStream::handshake(tcp, connector, name.clone()).await;
-            let stream = stream.map_err(Error::io)?;
-            return Ok(Connection::new(Transport::Tls(Box::new(stream)), self.limits));
+            let stream = stream.map_err(Error::io).inspect_err(|_| failure::note_peer(peer))?;
+            return Ok(Connection::new(Transport::Tls(Box::new(stream)), self.limits, peer));
         }
-        Ok(Connection::new(Transport::Plain(tcp), self.limits))
+        Ok(Connection::new(Transport::Plain(tcp), self.limits, peer))
     }
 
-    async fn connect_tcp(&self) -> Result<TcpStream, Error> {
+    async fn connect_tcp(&self) -> Result<(TcpStream, SocketAddr), Error> {
         if self.addresses.borrow().is_empty() {
             let resolved = resolve(&self.host, self.port).await;
             let resolved =
@@ -158,12 +159,14 @@ impl Origin {
             let address = self.addresses.borrow()[index.min(count - 1)];
             let noted = failure::noted();
             match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => return Ok((stream, address)),
                 Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                    failure::note_peer(address);
                     return Err(Error::Timeout);
                 }
                 Err(_) if index + 1 < count => failure::renote(noted),
                 Err(source) => {
+                    failure::note_peer(address);
                     // Next time the name is asked for anew: the target may have moved.
                     self.addresses.borrow_mut().clear();
                     return Err(Error::Connect { address, source });
@@ -207,8 +210,9 @@ impl Encoded {
 }
 
 impl Connection {
-    fn new(transport: Transport, limits: Limits) -> Box<Self> {
+    fn new(transport: Transport, limits: Limits, peer: SocketAddr) -> Box<Self> {
         Box::new(Self {
+            peer,
             transport,
             decoder: Decoder::new(limits),
             raw_head: Vec::new(),
@@ -217,6 +221,15 @@ impl Connection {
     }
 
     async fn exchange(&mut self, bytes: Outgoing<'_>, kind: RequestKind) -> Result<Head, Error> {
+        let head = self.send_and_receive(bytes, kind).await;
+        head.inspect_err(|_| failure::note_peer(self.peer))
+    }
+
+    async fn send_and_receive(
+        &mut self,
+        bytes: Outgoing<'_>,
+        kind: RequestKind,
+    ) -> Result<Head, Error> {
         if self.transport.is_sending() {
             poll_fn(|cx| self.transport.poll_sent(cx)).await.map_err(Error::io)?;
         }
@@ -252,7 +265,7 @@ impl Connection {
                 // All of the input has been consumed.
                 Event::NeedMore => Some(None),
                 Event::Head(head) => {
-                    let known = known(&head);
+                    let known = known(&head, self.peer);
                     self.raw_head.clear();
                     self.raw_head.extend_from_slice(head.raw);
                     Some(Some(known))
@@ -268,7 +281,12 @@ impl Connection {
     }
 
     /// Reads on, up to the next piece of the body, which `take` is given; `false` at its end.
-    pub(super) async fn next_data(&mut self, mut take: impl FnMut(&[u8])) -> Result<bool, Error> {
+    pub(super) async fn next_data(&mut self, take: impl FnMut(&[u8])) -> Result<bool, Error> {
+        let more = self.receive_data(take).await;
+        more.inspect_err(|_| failure::note_peer(self.peer))
+    }
+
+    async fn receive_data(&mut self, mut take: impl FnMut(&[u8])) -> Result<bool, Error> {
         loop {
             if let Some(taken) = self.data_at_hand(&mut take)? {
                 return Ok(taken);
@@ -310,9 +328,10 @@ impl Connection {
     }
 }
 
-fn known(head: &HeadRef<'_>) -> Head {
-    if head.status.as_u16() >= 400 {
-        failure::note(FailureClass::Status);
+fn known(head: &HeadRef<'_>, peer: SocketAddr) -> Head {
+    let status = head.status.as_u16();
+    if status >= 400 {
+        failure::note_status(status, peer);
     }
     let content_length = match head.framing {
         Framing::None => Some(0),

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::request::RunRequest;
 use crate::engine::totals::Totals;
 use crate::failure::{FailureClass, generator_faults};
-use crate::statistics::{Counts, Latencies, RunStatistics, TransactionStatistics, shown_names};
+use crate::statistics::{
+    Counts, ErrorStatistics, Latencies, RunStatistics, TransactionStatistics, shown_names,
+};
 
 /// What this node has to do with a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +71,9 @@ pub struct RunView {
     pub response: BTreeMap<String, f64>,
     /// Failures by class.
     pub failures: BTreeMap<String, u64>,
+    /// What the errors of failed transactions said, the commonest first.
+    #[serde(default)]
+    pub errors: Vec<ErrorStatistics>,
     /// By name of the transaction; with its module where another has the same.
     pub transactions: BTreeMap<String, TransactionView>,
     /// Its nodes, those that it has lost included.
@@ -162,6 +167,7 @@ impl RunView {
             .filter(|class| failures[class.index()] > 0)
             .map(|class| (class.to_string(), failures[class.index()]))
             .collect();
+        self.errors = totals.errors();
         let spoilt = generator_faults(failures);
         let judged = self.counts.completed() - spoilt;
         self.error_rate = match judged {
@@ -188,6 +194,7 @@ impl RunView {
         ]);
         let failures = statistics.failures.iter();
         self.failures = failures.map(|&(class, count)| (class.to_string(), count)).collect();
+        self.errors.clone_from(&statistics.errors);
         let transactions = statistics.transactions.iter();
         let named = transactions.clone().zip(shown_names(transactions));
         self.transactions = named

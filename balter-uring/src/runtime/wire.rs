@@ -6,13 +6,14 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use crate::engine::errors::{LONGEST_TEXT, MOST_ERRORS, Told};
 use crate::engine::recorder::{Bucket, Recorder};
 use crate::engine::window::{OpenRecorders, ShardWindow, TransactionWindow};
 use crate::failure::FailureClass;
 use crate::traffic::Traffic;
 
 /// Raised with every change of the messages.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 
 /// No window has more transactions of different names, and no name is longer.
 const MOST_NAMES: usize = 10_000;
@@ -247,6 +248,10 @@ pub(crate) struct Window {
     pub(crate) outside_held_back: u64,
     #[prost(uint64, tag = "53")]
     pub(crate) returned_early: u64,
+    #[prost(message, optional, tag = "54")]
+    pub(crate) given_up: Option<Times>,
+    #[prost(message, optional, tag = "55")]
+    pub(crate) timed_out: Option<Times>,
 }
 
 /// [`TransactionWindow`].
@@ -271,6 +276,26 @@ pub(crate) struct Transaction {
     /// By class; empty if none failed.
     #[prost(uint64, repeated, tag = "9")]
     pub(crate) failures: Vec<u64>,
+    /// What they had to say.
+    #[prost(message, repeated, tag = "10")]
+    pub(crate) errors: Vec<Failure>,
+}
+
+/// Transactions that failed in the same way.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Failure {
+    #[prost(uint32, tag = "1")]
+    pub(crate) class: u32,
+    /// 0 without one.
+    #[prost(uint32, tag = "2")]
+    pub(crate) status: u32,
+    /// IP address and port; empty without one.
+    #[prost(string, tag = "3")]
+    pub(crate) address: String,
+    #[prost(string, tag = "4")]
+    pub(crate) text: String,
+    #[prost(uint64, tag = "5")]
+    pub(crate) count: u64,
 }
 
 /// A histogram: the buckets that hold something, each as the distance from the one before, and how
@@ -332,7 +357,14 @@ impl Window {
             idle_ns: window.idle_ns,
             service_sum_ns: window.service_sum_ns,
             failures: window.failures.to_vec(),
-            transactions: window.transactions().filter_map(Transaction::of).collect(),
+            transactions: window
+                .transactions
+                .iter()
+                .enumerate()
+                .filter_map(|(id, transaction)| {
+                    Transaction::of(transaction.as_ref()?, Failure::of(window, id))
+                })
+                .collect(),
             panics: window.panics,
             panic: window.panic.clone(),
             punctual: window.punctual.as_ref().map(Times::of),
@@ -355,6 +387,8 @@ impl Window {
             instance_wait_ns: window.instance_wait_ns,
             lateness: window.lateness.as_ref().map(Times::of),
             failed_punctual: window.failed_punctual.as_ref().map(Times::of),
+            given_up: window.given_up.as_ref().map(Times::of),
+            timed_out: window.timed_out.as_ref().map(Times::of),
             seen_late: window.seen_late.as_ref().map(Times::of),
             receive_delay: window.receive_delay.as_ref().map(Times::of),
         }
@@ -408,6 +442,8 @@ impl Window {
         fill_optional(self.punctual.as_ref(), &mut window.punctual)?;
         fill_optional(self.lateness.as_ref(), &mut window.lateness)?;
         fill_optional(self.failed_punctual.as_ref(), &mut window.failed_punctual)?;
+        fill_optional(self.given_up.as_ref(), &mut window.given_up)?;
+        fill_optional(self.timed_out.as_ref(), &mut window.timed_out)?;
         fill_optional(self.handshakes.as_ref(), &mut window.handshakes)?;
         fill_optional(self.seen_late.as_ref(), &mut window.seen_late)?;
         fill_optional(self.receive_delay.as_ref(), &mut window.receive_delay)?;
@@ -424,6 +460,7 @@ impl Window {
             };
             let filled = window.transactions[id].get_or_insert_with(new);
             transaction.fill(filled)?;
+            transaction.fill_errors(id, window)?;
         }
         // What the totals are made of has to fit together, or they would not.
         let ended = window.succeeded() + window.failed();
@@ -442,9 +479,25 @@ impl Window {
         {
             return Err(MalformedWindow("transactions without times"));
         }
+        for (id, one) in window.transactions.iter().enumerate() {
+            let Some(one) = one else { continue };
+            let mut told = [0_u64; FailureClass::COUNT];
+            for error in window.errors.iter().filter(|error| error.id == id) {
+                told[error.class.index()] += error.count;
+            }
+            if told.iter().zip(one.failures).any(|(&told, failed)| told > failed) {
+                return Err(MalformedWindow("errors of no failures"));
+            }
+        }
         let failed = window.failed_punctual.as_ref().map_or(0, Recorder::len);
         if failed > window.failed() {
             return Err(MalformedWindow("failures of no transactions"));
+        }
+        let count = |times: &Option<Recorder>| times.as_ref().map_or(0, Recorder::len);
+        if count(&window.given_up) > window.missed + window.cancelled()
+            || count(&window.timed_out) > window.failures[FailureClass::Timeout.index()]
+        {
+            return Err(MalformedWindow("waits of no transactions"));
         }
         let late = [&window.seen_late, &window.receive_delay];
         if late.into_iter().flatten().any(|late| late.len() > ended) {
@@ -464,9 +517,24 @@ fn fill_optional(
     }
 }
 
+impl Failure {
+    /// Those of one transaction.
+    fn of(window: &ShardWindow, id: usize) -> Vec<Self> {
+        let mine = window.errors.iter().filter(|error| error.id == id);
+        mine.map(|error| Self {
+            class: error.class.index() as u32,
+            status: u32::from(error.status),
+            address: error.address.map_or_else(String::new, |address| address.to_string()),
+            text: error.text.clone().into(),
+            count: error.count,
+        })
+        .collect()
+    }
+}
+
 impl Transaction {
     /// `None` if it has nothing to tell.
-    fn of(window: &TransactionWindow) -> Option<Self> {
+    fn of(window: &TransactionWindow, errors: Vec<Failure>) -> Option<Self> {
         (window.succeeded + window.failed + window.cancelled > 0).then(|| Self {
             name: window.name.clone().into_owned(),
             succeeded: window.succeeded,
@@ -477,7 +545,33 @@ impl Transaction {
             lag: window.open.as_ref().map(|open| Times::of(&open.lag)),
             module: window.module.clone().into_owned(),
             failures: if window.failed > 0 { window.failures.to_vec() } else { Vec::new() },
+            errors,
         })
+    }
+
+    fn fill_errors(&self, id: usize, window: &mut ShardWindow) -> Result<(), MalformedWindow> {
+        if self.errors.len() > MOST_ERRORS {
+            return Err(MalformedWindow("too many errors"));
+        }
+        for error in &self.errors {
+            let class = FailureClass::ALL.get(error.class as usize);
+            let (Some(&class), Ok(status)) = (class, u16::try_from(error.status)) else {
+                return Err(MalformedWindow("an error of no class or status"));
+            };
+            if error.text.len() > LONGEST_TEXT {
+                return Err(MalformedWindow("an error of too many words"));
+            }
+            let address = match &*error.address {
+                "" => None,
+                address => {
+                    let parsed = address.parse();
+                    Some(parsed.map_err(|_| MalformedWindow("an error of no address"))?)
+                }
+            };
+            let (text, count) = (&*error.text, checked(error.count)?);
+            window.errors.add_foreign(id, Told { class, status, address, text, count });
+        }
+        Ok(())
     }
 
     fn fill(&self, window: &mut TransactionWindow) -> Result<(), MalformedWindow> {
@@ -531,10 +625,15 @@ mod tests {
     use proptest::prelude::*;
     use prost::Message as _;
 
+    use std::net::SocketAddr;
+
     use super::*;
+    use crate::engine::errors::{Cause, Key, Text};
     use crate::engine::recorder::histogram;
     use crate::engine::window::{Outcome, Times as TransactionTimes};
+    use crate::failure::{Scope, note_status, with_scope};
     use crate::transaction::TransactionMeta;
+    use crate::transaction::outcome::Described;
 
     static GET: TransactionMeta = TransactionMeta::new("get", "wire");
     static PUT: TransactionMeta = TransactionMeta::new("put", "wire");
@@ -648,10 +747,13 @@ mod tests {
         sent.record(&GET, times, Outcome::Failed(FailureClass::Timeout));
         sent.record(&OTHER_GET, times, Outcome::Failed(FailureClass::Reset));
         sent.record(&OTHER_GET, times, Outcome::Succeeded);
+        sent.record(&OTHER_GET, times, Outcome::Cancelled);
         let mut names = Names::default();
         let mut sum = travel(&sent, &mut names);
         sum.merge(&travel(&sent, &mut names));
         assert_eq!(sum.traffic, Traffic { sent: 20, received: 400, connections: 6 });
+        let count = |times: &Option<Recorder>| times.as_ref().map_or(0, Recorder::len);
+        assert_eq!((count(&sum.given_up), count(&sum.timed_out)), (2, 2));
         let of = |module: &str| {
             let one = sum.transactions().find(|one| one.name == "get" && one.module == module);
             let one = one.expect("it was sent");
@@ -660,6 +762,70 @@ mod tests {
         };
         assert_eq!(of("wire"), (0, [2, 0]));
         assert_eq!(of("wire::other"), (2, [0, 2]));
+    }
+
+    /// A failed transaction of each text, in a window of its own.
+    fn failing(meta: &'static TransactionMeta, texts: &[&'static str]) -> ShardWindow {
+        let mut window = ShardWindow::new(true);
+        let peer = SocketAddr::from(([127, 0, 0, 1], 80));
+        let mut scope = Scope::default();
+        with_scope(&mut scope, || note_status(404, peer));
+        for &text in texts {
+            let times = TransactionTimes { intended: 0, start: 1, end: 3, late: 0 };
+            window.record(meta, times, Outcome::Failed(FailureClass::Status));
+            let key = Key { id: meta.id(), class: FailureClass::Status, note: scope.note() };
+            let text = Some(Text::of(Described::Plain(text)));
+            window.errors.count(&Cause { key, text });
+        }
+        window
+    }
+
+    #[test]
+    fn errors_of_nodes_add_up_by_transaction_and_text() {
+        let mut names = Names::default();
+        let mut sum = ShardWindow::new(true);
+        // The nodes number their transactions by themselves.
+        for (meta, texts) in [
+            (&GET, &["a", "b", "a"][..]),
+            (&PUT, &["a"]),
+            (&GET, &["b"]),
+            (&GET, &["ü\u{1b}\n and more", &"x".repeat(1_000).leak()[..]]),
+        ] {
+            sum.merge(&travel(&failing(meta, texts), &mut names));
+        }
+        let get = names.id("wire", "get").expect("it came");
+        let of = |id: usize, text: &str| {
+            let found =
+                sum.errors.iter().find(|error| error.id == id && error.text.starts_with(text));
+            let found = found.expect("it came");
+            assert_eq!((found.status, found.address.map(|it| it.port())), (404, Some(80)));
+            found.count
+        };
+        assert_eq!((of(get, "a"), of(get, "b"), of(1 - get, "a")), (2, 2, 1));
+        assert_eq!((of(get, "ü\\u{1b}\\n and"), of(get, "xxx")), (1, 1));
+    }
+
+    #[test]
+    fn errors_of_a_stranger_are_bounded() {
+        let good = Window::of(&failing(&GET, &["a", "b"]));
+        let filled = |change: &dyn Fn(&mut Failure)| {
+            let mut bad = good.clone();
+            change(&mut bad.transactions[0].errors[0]);
+            let mut window = ShardWindow::new(true);
+            bad.fill(&mut Names::default(), &mut window).map(|()| window)
+        };
+        assert!(filled(&|_| {}).is_ok());
+        assert!(filled(&|error| error.count += 1).is_err());
+        assert!(filled(&|error| error.class = 99).is_err());
+        assert!(filled(&|error| error.class = 0).is_err());
+        assert!(filled(&|error| error.status = 1 << 20).is_err());
+        assert!(filled(&|error| error.address = "nowhere".to_owned()).is_err());
+        assert!(filled(&|error| error.text = "x".repeat(10_000)).is_err());
+        let window = filled(&|error| error.text = "\u{1b}[2J".to_owned()).expect("it is escaped");
+        assert!(window.errors.iter().all(|error| !error.text.contains('\u{1b}')));
+        let mut many = good.clone();
+        many.transactions[0].errors = vec![many.transactions[0].errors[0].clone(); 21];
+        assert!(many.fill(&mut Names::default(), &mut ShardWindow::new(true)).is_err());
     }
 
     #[test]
@@ -697,6 +863,8 @@ mod tests {
             failing.expect("one has failed").failures.clear();
         }));
         assert!(refused(|window| window.transactions[0].failures = vec![0; 99]));
+        assert!(refused(|window| window.timed_out.as_mut().expect("one did").counts[0] += 1));
+        assert!(refused(|window| window.given_up.clone_from(&window.timed_out)));
         assert!(refused(|window| window.punctual.as_mut().expect("open").steps[0] = u32::MAX));
         assert!(refused(|window| window.punctual.as_mut().expect("open").counts.clear()));
         assert!(refused(|window| window.seen_late.as_mut().expect("recorded").counts[0] += 9));
