@@ -3,6 +3,7 @@
 pub(crate) mod aggregator;
 mod back_off;
 pub(crate) mod budget;
+mod calls;
 pub(crate) mod clock;
 mod doorbell;
 pub(crate) mod executor;
