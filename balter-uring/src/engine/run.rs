@@ -380,17 +380,16 @@ impl ShardRun {
         grant: &mut Grant,
         cx: &Context<'_>,
     ) -> Poll<()> {
-        let mut is_queued = false;
-        if let Some(ticket) = ticket {
+        if let Some(held) = &*ticket {
             let mut displaced = None;
-            let place = self.permits.borrow_mut().place(ticket, cx, &mut displaced);
+            let place = self.permits.borrow_mut().place(held, cx, &mut displaced);
             match place {
                 Place::Granted(permit, at) => {
                     *grant = self.grant(permit, at);
                     return self.started(instance, grant.start);
                 }
                 Place::Waiting => return Poll::Pending,
-                Place::Queued => is_queued = true,
+                Place::Queued => return self.poll_turn(instance, ticket, grant, cx),
                 Place::New => {}
             }
         }
@@ -399,12 +398,10 @@ impl ShardRun {
             return Poll::Pending;
         }
         let now = self.shard.now();
-        // Code that never waits, as a transaction that does nothing, would otherwise keep the driver
-        // from its clock.
-        if (is_queued || now >= self.shard.free_until())
-            && !self.takes_turn(instance, ticket, now, cx)
-        {
-            return Poll::Pending;
+        if now >= self.shard.free_until() {
+            // Code that never waits, as a transaction that does nothing, would otherwise keep the
+            // driver from its clock.
+            return self.wait_for_turn(instance, ticket, cx);
         }
         self.set_starting(instance, false);
         if let Some(taken) = instance.asks() {

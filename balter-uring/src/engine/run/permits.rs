@@ -42,15 +42,6 @@ const NONE: u32 = u32::MAX;
 pub(crate) struct Ticket {
     permits: Rc<RefCell<Permits>>,
     key: u32,
-    /// It was made for a wait for a turn, after which it is of no more use: a transaction that never
-    /// waits is cheaper without one.
-    for_turn: bool,
-}
-
-impl Ticket {
-    pub(super) fn is_for_turn(&self) -> bool {
-        self.for_turn
-    }
 }
 
 impl Drop for Ticket {
@@ -79,6 +70,9 @@ struct Entry {
     waker: Option<Waker>,
     /// Whose transaction it is, and stays.
     instance: Rc<Instance>,
+    /// It was made for a wait for a turn, after which it is of no more use: a transaction that never
+    /// waits is cheaper without a ticket.
+    for_turn: bool,
     /// Of a transaction that is pending or late.
     started: Option<(&'static TransactionMeta, Grant)>,
     before: u32,
@@ -282,6 +276,8 @@ impl Permits {
 
     /// Where the transaction with this ticket stands; a granted permit is taken by asking. What is
     /// in `displaced` is to be dropped outside of the borrow.
+    // Not inlined: a transaction that never waits does not come here, and its way is shorter so.
+    #[inline(never)]
     pub(super) fn place(
         &mut self,
         ticket: &Ticket,
@@ -308,13 +304,14 @@ impl Permits {
             state: State::Idle,
             waker: None,
             instance: Rc::clone(instance),
+            for_turn: false,
             started: None,
             before: NONE,
             after: NONE,
         };
         let key = permits.borrow_mut().entries.insert(entry);
         let key = u32::try_from(key).expect("fewer than 2^32 transactions wait on a shard");
-        Ticket { permits: Rc::clone(permits), key, for_turn: false }
+        Ticket { permits: Rc::clone(permits), key }
     }
 
     /// Takes its place in the queue.

@@ -1,42 +1,52 @@
 //! Whose turn it is to ask for a permit, where not all can in one turn of the shard.
 
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use super::permits::Permits;
-use super::{ShardRun, Ticket};
+use super::{Grant, ShardRun, Ticket};
 use crate::engine::instance::Instance;
 
 impl ShardRun {
-    /// For a transaction that has been called, or that has come when the slice was used up or others
-    /// waited. `false` if it has to wait: then it has its place in the queue.
-    // Seldom needed, and what comes after it is the hot path.
+    /// For a transaction that waits for its turn.
+    // Not for the hot path, which comes after it.
     #[cold]
     #[inline(never)]
-    pub(super) fn takes_turn(
+    pub(super) fn poll_turn(
         &self,
         instance: &Rc<Instance>,
         ticket: &mut Option<Ticket>,
-        now: u64,
+        grant: &mut Grant,
         cx: &Context<'_>,
-    ) -> bool {
+    ) -> Poll<()> {
+        let now = self.shard.now();
         let is_called =
             ticket.as_ref().is_some_and(|ticket| self.permits.borrow().is_called(ticket));
-        // Another transaction of the same task may have been called in its place.
-        let may =
-            if is_called { self.shard.answer_call(now) } else { now < self.shard.free_until() };
-        if may {
-            if let Some(held) = ticket {
-                self.rest(held);
-                ticket.take_if(|ticket| ticket.is_for_turn());
-            }
-        } else {
-            let ticket =
-                ticket.get_or_insert_with(|| Permits::turn_ticket(&self.permits, instance));
-            let displaced = self.permits.borrow_mut().queue(ticket, cx);
-            drop(displaced);
+        let has_turn = match is_called && self.is_running() {
+            true => self.shard.answer_call(now),
+            // Another transaction of the same task may have been called in its place.
+            false => now < self.shard.free_until(),
+        };
+        if !has_turn {
+            return self.wait_for_turn(instance, ticket, cx);
         }
-        may
+        drop(ticket.take_if(|ticket| self.permits.borrow_mut().take_turn(ticket)));
+        self.poll_permit(instance, ticket, grant, cx)
+    }
+
+    /// Has a transaction wait for its turn, or go on doing so.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn wait_for_turn(
+        &self,
+        instance: &Rc<Instance>,
+        ticket: &mut Option<Ticket>,
+        cx: &Context<'_>,
+    ) -> Poll<()> {
+        let ticket = ticket.get_or_insert_with(|| Permits::turn_ticket(&self.permits, instance));
+        let displaced = self.permits.borrow_mut().queue(ticket, cx);
+        drop(displaced);
+        Poll::Pending
     }
 
     /// This turn's calls begin.

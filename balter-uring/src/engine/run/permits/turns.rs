@@ -21,9 +21,15 @@ impl Permits {
         permits: &Rc<RefCell<Self>>,
         instance: &Rc<Instance>,
     ) -> Ticket {
-        let mut ticket = Self::ticket(permits, instance);
-        ticket.for_turn = true;
+        let ticket = Self::ticket(permits, instance);
+        permits.borrow_mut().entries[ticket.key as usize].for_turn = true;
         ticket
+    }
+
+    /// Leaves the queue; `true` if the ticket is of no more use.
+    pub(in crate::engine::run) fn take_turn(&mut self, ticket: &Ticket) -> bool {
+        self.leave(ticket.key);
+        self.entries[ticket.key as usize].for_turn
     }
 
     /// Takes a place at the end of the queue, or keeps the one that it has.
