@@ -357,7 +357,7 @@ async fn drive(shard: &Rc<Shard>, commands: &Receiver<Command>) {
         };
         let left = shard.now();
         waited = entered.map_or(0, |entered| left.saturating_sub(entered));
-        shard.look.set(shard.look.get().next(left, waited));
+        shard.look.set(shard.look.get().next(left, waited, turn.more));
         #[cfg(feature = "tokio")]
         shard.inbox.deliver(now);
         shard.slice_end.set(left + slice_ns(left, next));
@@ -391,12 +391,19 @@ struct Look {
     since_ns: u64,
     /// The end of the last look.
     at_ns: u64,
+    /// The end of the last look that saw all that had come.
+    all_ns: u64,
 }
 
 impl Look {
-    /// Another look has ended at `left_ns`, of which so much was a wait in the kernel.
-    fn next(self, left_ns: u64, waited_ns: u64) -> Self {
-        Self { since_ns: self.at_ns.saturating_add(waited_ns).min(left_ns), at_ns: left_ns }
+    /// Another look has ended at `left_ns`, of which so much was a wait in the kernel, and which has
+    /// left something unseen if there is `more`.
+    fn next(self, left_ns: u64, waited_ns: u64, more: bool) -> Self {
+        Self {
+            since_ns: self.all_ns.saturating_add(waited_ns).min(left_ns),
+            at_ns: left_ns,
+            all_ns: if more { self.all_ns } else { left_ns },
+        }
     }
 
     #[inline]
@@ -518,7 +525,7 @@ mod tests {
     #[test]
     fn an_answer_is_seen_late_by_no_more_than_the_time_since_the_look_before() {
         // Two looks, at 1 000 and 1 700, neither of which waited.
-        let look = Look::default().next(1_000, 0).next(1_700, 0);
+        let look = Look::default().next(1_000, 0, false).next(1_700, 0, false);
         assert_eq!(look.late_ns(400, 1_750), 750);
         // It started between them: its answer is no older than itself.
         assert_eq!(look.late_ns(1_200, 1_750), 550);
@@ -526,9 +533,13 @@ mod tests {
         assert_eq!(look.late_ns(1_700, 1_750), 0);
         // The second waited for 600 of the 700: what it saw came while it waited, or at the most
         // in the 100 before.
-        let look = Look::default().next(1_000, 0).next(1_700, 600);
+        let look = Look::default().next(1_000, 0, false).next(1_700, 600, false);
         assert_eq!(look.late_ns(400, 1_750), 150);
         // A clock that stands still is no underflow.
-        assert_eq!(look.next(1_700, 10).late_ns(400, 1_700), 0);
+        assert_eq!(look.next(1_700, 10, false).late_ns(400, 1_700), 0);
+        // The look at 1 700 did not see all: what the next ones see may have been there before it.
+        let look = Look::default().next(1_000, 0, false).next(1_700, 0, true).next(1_900, 0, false);
+        assert_eq!(look.late_ns(400, 1_950), 950);
+        assert_eq!(look.next(2_000, 0, false).late_ns(400, 2_010), 110);
     }
 }
