@@ -4,8 +4,11 @@
 //! The figure is the time that the generating thread has run, over the transactions; on a core
 //! that others use as well it is not inflated by their turns, as elapsed time is.
 //!
+//! And how many transactions a second are done by ever more instances that sleep.
+//!
 //! ```text
 //! cargo bench --bench engine
+//! cargo bench --bench engine -- instances
 //! ```
 
 // The macros of Balter 0.8.2 expand to paths that begin with `::balter`.
@@ -28,6 +31,12 @@ use harness::{Claim, Plan, Series, Table, interleave, ratios};
 const MOST_NS: Claim = Claim::AtMost(50.0);
 const LEAST_RATIO: Claim = Claim::AtLeast(5.0);
 
+/// 20 000 instances against 1 000: a turn costs what it starts.
+const LEAST_OF_FEWER: Claim = Claim::AtLeast(0.95);
+
+/// Of each transaction of the instances that sleep.
+const SLEEP: Duration = Duration::from_millis(2);
+
 /// So many transactions a second can be done by nobody, so that a permit is always overdue.
 const BEYOND_REACH: u32 = 50_000_000;
 
@@ -46,6 +55,18 @@ mod ours {
 
     #[transaction]
     async fn nothing() {}
+
+    #[scenario]
+    pub(crate) async fn sleeper() {
+        loop {
+            asleep().await;
+        }
+    }
+
+    #[transaction]
+    async fn asleep() {
+        balter_uring::time::sleep(super::SLEEP).await;
+    }
 }
 
 mod peer {
@@ -105,6 +126,53 @@ impl Contender {
 fn main() {
     let plan = Plan::from_environment();
     plan.announce("engine");
+    if plan.wants("nothing") {
+        nothing(&plan);
+    }
+    if plan.wants("instances") {
+        instances(&plan);
+    }
+}
+
+/// Transactions that only sleep, in closed loops: what a turn costs with ever more instances.
+fn instances(plan: &Plan) {
+    const OF: usize = 1_000;
+    let counts = [1, 64, OF, 20_000];
+    let (generator, _) = cpu::cores();
+    let measured = interleave(plan.repetitions, &counts, |&instances| {
+        let scenario = ours::sleeper().concurrency(instances).cores([generator]);
+        let length = plan.length(2.0);
+        let statistics = block_on(scenario.duration(length).run()).expect("a run is allowed");
+        assert!(statistics.counts.add_up() && statistics.counts.failed == 0, "{statistics}");
+        assert_eq!(statistics.concurrency, instances, "{statistics}");
+        statistics.actual_tps
+    });
+    let against = counts.iter().position(|&count| count == OF).expect("it is one of them");
+    let mut table = Table::new(
+        "transactions that sleep 2 ms, closed loop, one core",
+        &["instances", "transactions/s", "(min–max)", "of what they could", "÷ 1 000", "claim"],
+    );
+    for (&instances, rates) in counts.iter().zip(&measured) {
+        let series = Series::new(rates.iter().copied());
+        let ratio = ratios(rates, &measured[against]).median();
+        // Where all of them could be served in time.
+        let most = instances as f64 / SLEEP.as_secs_f64();
+        table.row([
+            instances.to_string(),
+            format!("{:.0}", series.median()),
+            series.range(0),
+            format!("{:.2}", series.median() / most),
+            format!("{ratio:.2}"),
+            match instances > OF {
+                true => LEAST_OF_FEWER.judge("× 1 000 instances", ratio),
+                false => String::new(),
+            },
+        ]);
+    }
+    table.print();
+}
+
+fn nothing(plan: &Plan) {
     // Permits that nobody can take are work as well: they are made, and dropped as missed. At a
     // rate just out of reach there are few of them, which leaves the transactions' own cost. What
     // is in reach grows with the fewer that are asked for, so it is approached twice.

@@ -13,6 +13,7 @@
 //! ```text
 //! cargo bench --bench http
 //! cargo bench --bench http -- requests
+//! cargo bench --bench http -- connections
 //! cargo bench --bench http --features tokio -- tokio
 //! cargo bench --bench http -- https
 //! ```
@@ -52,7 +53,7 @@ use cpu::Stretch;
 use harness::{Claim, Plan, Series, Table, interleave, ratios};
 
 mod ours {
-    use balter_uring::http::{ClientBuilder, Error, PreparedRequest};
+    use balter_uring::http::{Client, ClientBuilder, Error, PreparedRequest};
     use balter_uring::{scenario, transaction};
 
     #[scenario]
@@ -62,6 +63,21 @@ mod ours {
             // What fails is counted.
             let _ = visit(&page).await;
         }
+    }
+
+    /// As the README writes it.
+    #[scenario]
+    pub(crate) async fn plain_visitor(client: ClientBuilder, url: String) {
+        let client = client.build();
+        loop {
+            let _ = visit_plainly(&client, &url).await;
+        }
+    }
+
+    #[transaction]
+    async fn visit_plainly(client: &Client, url: &str) -> Result<(), Error> {
+        client.get(url).send().await?.error_for_status()?.bytes().await?;
+        Ok(())
     }
 
     #[transaction]
@@ -77,6 +93,8 @@ const BOUND: f64 = 0.95;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Contender {
     Ours,
+    /// With a request that is not prepared, as in the README.
+    OursAsInReadme,
     /// With reqwest in its scenario, under the feature `tokio`.
     OursWithReqwest,
     Floor,
@@ -110,6 +128,7 @@ impl Contender {
     fn name(self) -> &'static str {
         match self {
             Self::Ours => "balter-uring",
+            Self::OursAsInReadme => "balter-uring, as in its README",
             Self::OursWithReqwest => "balter-uring + reqwest, feature tokio",
             Self::Floor => "floor: bare io_uring loop",
             Self::Glommio => "glommio TcpStream + httparse",
@@ -128,7 +147,7 @@ impl Contender {
                 Some((Claim::AtLeast(4.0), "× Balter"))
             }
             Self::Wrk => Some((Claim::AtLeast(1.5), "× wrk")),
-            Self::Ours | Self::OursWithReqwest | Self::Glommio => None,
+            Self::Ours | Self::OursAsInReadme | Self::OursWithReqwest | Self::Glommio => None,
         }
     }
 }
@@ -184,6 +203,12 @@ fn main() {
             let asked = Asked::new(responder.address, "/", &served);
             requests(&plan, &asked, "a bare responder", connections, has_wrk);
         }
+    }
+    if plan.wants("connections") {
+        let responder = peers::Responder::start(target).expect("the bare responder starts");
+        let served = || responder.served();
+        let asked = Asked::new(responder.address, "/", &served);
+        connections(&plan, &asked, has_wrk);
     }
     if plan.wants("bodies") {
         bodies(&plan, has_wrk);
@@ -303,6 +328,64 @@ fn requests(plan: &Plan, asked: &Asked<'_>, whom: &str, connections: usize, has_
     if Series::new(ours.iter().map(|measured| measured.busy)).median() < BOUND {
         println!("  ours waited for the target, whose core is the slower of the two here");
     }
+}
+
+/// Ever more connections: a turn of the shard is to cost what it starts, not how many there are.
+fn connections(plan: &Plan, asked: &Asked<'_>, has_wrk: bool) {
+    const CLAIM: (Claim, &str) = (Claim::AtLeast(1.15), "× wrk");
+    let mut contenders = vec![Contender::OursAsInReadme, Contender::Ours];
+    if has_wrk {
+        contenders.push(Contender::Wrk);
+    }
+    let mut all = Vec::new();
+    let mut table = Table::new(
+        "GET of 12 bytes, keep-alive, a bare responder, by the number of connections",
+        &[
+            "connections, contender",
+            "req/s",
+            "(min–max)",
+            "core busy",
+            "µs/req",
+            "÷ wrk by rate",
+            "÷ wrk by cost",
+            "claim",
+        ],
+    );
+    for connections in [1, 64, 256, 1_024, 4_000] {
+        let measured = interleave(plan.repetitions, &contenders, |&contender| {
+            measure(contender, asked, connections, plan.length(2.0))
+        });
+        for (contender, ours) in contenders.iter().zip(&measured) {
+            let rate = Series::new(ours.iter().map(Measured::rate));
+            let busy = Series::new(ours.iter().map(|measured| measured.busy));
+            let cost = Series::new(ours.iter().map(Measured::cost));
+            let comparison = match has_wrk {
+                true => measured.last().map(|wrk| Comparison::of(ours, wrk)),
+                false => None,
+            };
+            let told = |of: fn(&Comparison) -> f64| {
+                comparison.as_ref().map_or_else(String::new, |it| format!("{:.2}", of(it)))
+            };
+            table.row([
+                format!("{connections}, {}", contender.name()),
+                format!("{:.0}", rate.median()),
+                rate.range(0),
+                format!("{:.2}", busy.median()),
+                format!("{:.2}", cost.median()),
+                told(|it| it.by_rate),
+                told(|it| it.by_cost),
+                match (&comparison, contender) {
+                    (Some(comparison), Contender::Ours | Contender::OursAsInReadme) => {
+                        comparison.judge(CLAIM)
+                    }
+                    _ => String::new(),
+                },
+            ]);
+        }
+        all.extend(measured);
+    }
+    table.print();
+    tell_held_up(&all);
 }
 
 fn bodies(plan: &Plan, has_wrk: bool) {
@@ -427,12 +510,13 @@ fn try_to_measure(
     let whole = warm_up + length + warm_up;
     let before = served();
     let (stretch, busy, counted) = match contender {
-        Contender::Ours => {
-            let url = url.to_owned();
-            let run = ours::visitor(client.clone(), url)
-                .concurrency(connections)
-                .cores([core])
-                .duration(whole);
+        Contender::Ours | Contender::OursAsInReadme => {
+            let (client, url) = (client.clone(), url.to_owned());
+            let run = match contender {
+                Contender::Ours => ours::visitor(client, url),
+                _ => ours::plain_visitor(client, url),
+            };
+            let run = run.concurrency(connections).cores([core]).duration(whole);
             let running = std::thread::spawn(move || block_on(run.run()));
             let stretch = cpu::watch(warm_up, length, served, || cpu::of_shard(core));
             let statistics = running.join().expect("waiting for a run does not panic");

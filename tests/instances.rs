@@ -4,7 +4,7 @@
 mod support;
 
 use std::panic::catch_unwind;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use balter_uring::Verdict;
 use balter_uring::prelude::*;
@@ -212,6 +212,142 @@ fn instances_that_never_wait_take_turns() {
     let done = DONE.each_ref().map(|done| done.load(Ordering::Relaxed));
     let all: u64 = done.iter().sum();
     assert!(done.iter().all(|&part| part > all / 10), "{done:?}");
+}
+
+/// How often each of many instances has come to a transaction, from when all have begun.
+struct Turns<const N: usize> {
+    begun: AtomicUsize,
+    done: [AtomicU64; N],
+}
+
+impl<const N: usize> Turns<N> {
+    const fn new() -> Self {
+        Self { begun: AtomicUsize::new(0), done: [const { AtomicU64::new(0) }; N] }
+    }
+
+    /// Of another instance.
+    fn begin(&self) -> usize {
+        self.begun.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn count(&self, index: usize) {
+        if self.begun.load(Ordering::Relaxed) >= N {
+            self.done[index].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn done(&self) -> Vec<u64> {
+        self.done.iter().map(|done| done.load(Ordering::Relaxed)).collect()
+    }
+
+    /// None has had less than half of its part.
+    fn assert_fair(&self, what: &str) {
+        let mut done = self.done();
+        done.sort_unstable();
+        let mean = done.iter().sum::<u64>() / N as u64;
+        assert!(mean >= 8, "{what}: too few to say anything: {mean} each");
+        assert!(done[0] >= mean / 2, "{what}: {} to {}, mean {mean}", done[0], done[N - 1]);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    /// Transactions that never wait, in a loop that never does.
+    Never,
+    /// Ready again at once, and so always before those who wait for a turn.
+    Yield,
+    /// For less time than it takes the others to have a transaction each.
+    Sleep,
+}
+
+#[scenario]
+async fn taking_turns(turns: &'static Turns<1_000>, pause: Pause) {
+    let index = turns.begin();
+    loop {
+        work(Duration::ZERO).await;
+        turns.count(index);
+        match pause {
+            Pause::Never => {}
+            Pause::Yield => futures_lite::future::yield_now().await,
+            Pause::Sleep => balter_uring::time::sleep(Duration::from_micros(20)).await,
+        }
+    }
+}
+
+#[test]
+fn of_a_thousand_instances_none_is_left_behind() {
+    static TURNS: [Turns<1_000>; 3] = [const { Turns::new() }; 3];
+    for (turns, pause) in TURNS.iter().zip([Pause::Never, Pause::Yield, Pause::Sleep]) {
+        let run = taking_turns(turns, pause).concurrency(1_000).cores([0]);
+        let statistics = wait(run.duration(Duration::from_millis(2_500)));
+        assert_adds_up(&statistics);
+        assert_eq!(statistics.counts.failed + statistics.counts.cancelled, 0, "{statistics}");
+        turns.assert_fair(&format!("{pause:?}"));
+    }
+}
+
+/// Instances are what have turns, however many a run has: but none of those who never wait may keep
+/// the slice from many who do.
+#[test]
+fn a_run_that_never_waits_leaves_turns_to_one_of_many_instances() {
+    static TURNS: Turns<1_000> = Turns::new();
+    let length = Duration::from_millis(2_500);
+    let many = taking_turns(&TURNS, Pause::Yield).concurrency(1_000).cores([0]).duration(length);
+    let greedy = worker(Duration::ZERO).concurrency(1).cores([0]).duration(length);
+    let (many, greedy) = wait(futures_lite::future::zip(many, greedy));
+    assert_adds_up(&many);
+    assert_adds_up(&greedy);
+    TURNS.assert_fair("beside one that never waits");
+    let (many, greedy) = (many.counts.started, greedy.counts.started);
+    assert!(many > greedy / 50 && greedy > many / 1_000, "{many} and {greedy}");
+}
+
+/// Transactions that wait for a turn and are dropped, kept or leaked. None of them is counted, and
+/// none stands in the others' way, in this run or the next.
+#[test]
+fn who_waits_for_a_turn_may_give_up() {
+    #[scenario]
+    async fn giving_up(done: &'static AtomicU64) {
+        let mut kept = Vec::new();
+        for round in 0_u64.. {
+            let mut waiting = Box::pin(work(Duration::ZERO));
+            if futures_lite::future::poll_once(&mut waiting).await.is_none() {
+                match round % 4 {
+                    0 => {
+                        drop(waiting);
+                        continue;
+                    }
+                    1 if kept.len() < 100 => {
+                        kept.push(waiting);
+                        continue;
+                    }
+                    2 => {
+                        std::mem::forget(waiting);
+                        continue;
+                    }
+                    _ => waiting.await,
+                }
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+            // It is ready again whether it is its turn or not.
+            futures_lite::future::yield_now().await;
+        }
+    }
+    for _ in 0..2 {
+        static DONE: AtomicU64 = AtomicU64::new(0);
+        DONE.store(0, Ordering::Relaxed);
+        let run = giving_up(&DONE).concurrency(64).cores([0]);
+        let statistics = wait(run.duration(Duration::from_millis(500)));
+        assert_adds_up(&statistics);
+        assert_eq!(statistics.counts.cancelled, 0, "{statistics}");
+        assert!(statistics.counts.succeeded >= DONE.load(Ordering::Relaxed), "{statistics}");
+        assert!(DONE.load(Ordering::Relaxed) > 500, "{statistics}");
+    }
+    // Nothing is left that would keep the shard awake or make others wait.
+    let statistics =
+        wait(worker(Duration::ZERO).tps(200).cores([0]).duration(Duration::from_millis(500)));
+    assert_adds_up(&statistics);
+    support::assert_all_well(&statistics, 100);
 }
 
 #[test]

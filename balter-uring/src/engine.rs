@@ -4,6 +4,7 @@ pub(crate) mod aggregator;
 mod back_off;
 pub(crate) mod blocks;
 pub(crate) mod budget;
+mod calls;
 pub(crate) mod clock;
 mod doorbell;
 pub(crate) mod errors;

@@ -54,6 +54,13 @@ const MAX_SOCKETS: u32 = 1 << 17;
 /// work run without waiting.
 const ENTER_GETEVENTS: u32 = 1;
 
+/// Completions that a call handles where nobody waits for more (`IO_LOCAL_TW_DEFAULT_MAX`).
+const PASS: usize = 20;
+
+/// Calls of one turn for what has come, beside the one that submits: for 640 completions, which
+/// keep the tasks that they wake busy for a millisecond or two.
+const MAX_PASSES: usize = 32;
+
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Ring>>> = const { RefCell::new(None) };
 }
@@ -82,6 +89,8 @@ pub(crate) enum Wait {
 pub(crate) struct Turn {
     pub(crate) submitted: usize,
     pub(crate) completed: usize,
+    /// More had come than one turn takes: what is left may have been there before this turn.
+    pub(crate) more: bool,
 }
 
 /// See the module's documentation.
@@ -261,12 +270,13 @@ impl Ring {
             let mut inner = self.inner.borrow_mut();
             inner.watch();
             let submitted = inner.enter(wait)?;
+            let more = inner.take_more()?;
             let completed = inner.reap(&mut woken);
             if !inner.starved.is_empty() {
                 inner.feed();
                 self.starving.set(!inner.starved.is_empty());
             }
-            Turn { submitted, completed }
+            Turn { submitted, completed, more }
         };
         for side in woken.drain(..) {
             self.wake(side);
@@ -474,6 +484,17 @@ impl Drop for Ring {
     }
 }
 
+/// The result of `io_uring_enter`, of which the usual ends of a wait are no failures.
+fn unless_usual(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        Ok(submitted) => Ok(submitted),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(0),
+            _ => Err(error),
+        },
+    }
+}
+
 /// Queues an entry, handing over what is queued first where the queue is full.
 ///
 /// # Safety
@@ -532,13 +553,26 @@ impl Inner {
                 self.io.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit))
             }
         };
-        match result {
-            Ok(submitted) => Ok(submitted),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(0),
-                _ => Err(error),
-            },
+        unless_usual(result)
+    }
+
+    /// Since Linux 6.13 one call handles no more than [`PASS`] of what has come. Has the kernel go on
+    /// until all is handled that had come by then. `true` if it is not all after [`MAX_PASSES`].
+    fn take_more(&mut self) -> io::Result<bool> {
+        for _ in 0..MAX_PASSES {
+            if !self.io.submission().taskrun() {
+                return Ok(false);
+            }
+            let before = self.io.completion().len();
+            // SAFETY: no argument is passed, and no entry is handed over.
+            let result = unsafe { self.io.submitter().enter::<()>(0, 0, ENTER_GETEVENTS, None) };
+            unless_usual(result)?;
+            if self.io.completion().len() < before + PASS {
+                // What has come meanwhile is for the next turn.
+                return Ok(false);
+            }
         }
+        Ok(true)
     }
 
     fn reap(&mut self, woken: &mut Vec<Side>) -> usize {

@@ -3,6 +3,7 @@
 mod instances;
 mod permits;
 mod spec;
+mod turns;
 mod waits;
 mod windows;
 
@@ -86,8 +87,6 @@ pub(crate) struct ShardRun {
     starting: Cell<u32>,
     /// Those that are in a transaction.
     busy: Cell<u32>,
-    /// Those that wait for the next turn.
-    yielded: Cell<u32>,
     cycles: Cell<Cycles>,
     waits: RefCell<Waits>,
     /// The shard has had next to no time of its own lately.
@@ -112,7 +111,7 @@ impl ShardRun {
             seen,
             granted: Cell::new(granted),
             share: Cell::new(Share { ticks, ..Share::none() }),
-            permits: Rc::new(RefCell::new(Permits::new(&spec, ticks))),
+            permits: Rc::new(RefCell::new(Permits::new(&spec, ticks, shard.queued()))),
             population: RefCell::new(Population::new(spec.initial)),
             windows: RefCell::new(Windows::new(&spec, shard.idle_ns())),
             outside: outside::Queue::new(spec.start_ns, spec.part, spec.parts),
@@ -120,7 +119,6 @@ impl ShardRun {
             instances: Cell::new(0),
             starting: Cell::new(0),
             busy: Cell::new(0),
-            yielded: Cell::new(0),
             cycles: Cell::default(),
             waits: RefCell::new(Waits::new(spec.start_ns, shard.idle_ns())),
             overloaded: Cell::new(false),
@@ -191,8 +189,6 @@ impl ShardRun {
             | Phase::Reporting
             | Phase::Done => {}
         }
-        // Whoever waited for this turn is woken now.
-        self.yielded.set(0);
         self.expire(now);
         if now >= self.windows.borrow().end_ns {
             self.close_window(now, false);
@@ -389,15 +385,16 @@ impl ShardRun {
         grant: &mut Grant,
         cx: &Context<'_>,
     ) -> Poll<()> {
-        if let Some(ticket) = ticket {
+        if let Some(held) = &*ticket {
             let mut displaced = None;
-            let place = self.permits.borrow_mut().place(ticket, cx, &mut displaced);
+            let place = self.permits.borrow_mut().place(held, cx, &mut displaced);
             match place {
                 Place::Granted(permit, at) => {
                     *grant = self.grant(permit, at);
                     return self.started(instance, grant.start);
                 }
                 Place::Waiting => return Poll::Pending,
+                Place::Queued => return self.poll_turn(instance, ticket, grant, cx),
                 Place::New => {}
             }
         }
@@ -406,12 +403,10 @@ impl ShardRun {
             return Poll::Pending;
         }
         let now = self.shard.now();
-        if now >= self.shard.slice_end() {
-            // It has had its slice of the turn. Code that never waits, as a transaction that does
-            // nothing, would otherwise keep the driver from its clock.
-            self.yielded.set(self.yielded.get() + 1);
-            self.shard.wait_for_turn(cx);
-            return Poll::Pending;
+        if now >= self.shard.free_until() {
+            // Code that never waits, as a transaction that does nothing, would otherwise keep the
+            // driver from its clock.
+            return self.wait_for_turn(instance, ticket, cx);
         }
         self.set_starting(instance, false);
         if let Some(taken) = instance.asks() {

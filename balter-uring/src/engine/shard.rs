@@ -4,10 +4,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::Waker;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::calls::Calls;
 use super::clock::Clock;
 #[cfg(feature = "tokio")]
 use super::remote_wake::Inbox;
@@ -21,6 +22,9 @@ use crate::ring::{self, Ring, RingWaker, Wait};
 /// Tasks of one turn may go on starting transactions for so long. It bounds how late the driver
 /// can be where transactions take next to no time.
 const SLICE_NS: u64 = 50_000;
+
+/// The same while nothing else is due sooner.
+const LONG_SLICE_NS: u64 = 200_000;
 
 /// A shard spins from so long before a permit is due: waking up from a wait in the kernel takes
 /// 40 to 90 µs here, turning takes one.
@@ -82,14 +86,19 @@ pub(crate) struct Shard {
     /// The clock as the turn began.
     now: Cell<u64>,
     slice_end: Cell<u64>,
+    /// Until then the task that is being polled may start transactions without waiting for a turn.
+    free_until: Cell<u64>,
     /// Polls of guarded tasks, ever: a turn in which it stands still had nothing to run.
     polls: Cell<u64>,
     idle_ns: Cell<u64>,
     look: Cell<Look>,
     /// Something made a task ready outside of the tasks' own polls.
     stirred: Cell<bool>,
-    /// Tasks that go on with the next turn, in the order in which they were told to wait for it.
-    yielded: RefCell<Vec<Waker>>,
+    /// Transactions of all runs that wait for a turn.
+    queued: Rc<Cell<u32>>,
+    calls: Cell<Calls>,
+    /// Who is called in this turn; empty between turns, and kept for its memory.
+    called: RefCell<Vec<Waker>>,
     runs: RefCell<Vec<Rc<ShardRun>>>,
     /// Services (a test target) that want the shard awake for their connections.
     services: Cell<u32>,
@@ -112,29 +121,56 @@ impl Shard {
         self.now.get()
     }
 
-    pub(crate) fn slice_end(&self) -> u64 {
-        self.slice_end.get()
+    /// Where runs count those that wait for a turn.
+    pub(crate) fn queued(&self) -> Rc<Cell<u32>> {
+        Rc::clone(&self.queued)
     }
 
-    /// Has the task go on with the next turn, since this one's slice has been used up.
-    pub(crate) fn wait_for_turn(&self, cx: &Context<'_>) {
-        self.yielded.borrow_mut().push(cx.waker().clone());
+    /// Until then the task that is being polled may start transactions without waiting for a turn: to
+    /// the end of the slice if nobody waits, or for its part of the slice if it is its turn.
+    #[inline]
+    pub(crate) fn free_until(&self) -> u64 {
+        self.free_until.get()
     }
 
-    /// The first that was told to wait is the one that used up the slice. Now the others come first:
-    /// where none of them ever waits for anything else, it would have all slices otherwise.
-    fn resume(&self) {
-        let mut yielded = self.yielded.take();
-        if yielded.is_empty() {
+    /// One that was called in this turn has been polled. `true` if it may start transactions.
+    pub(crate) fn answer_call(&self, now: u64) -> bool {
+        let mut calls = self.calls.get();
+        let free_until = calls.answer(now, self.slice_end.get(), SLICE_NS);
+        self.calls.set(calls);
+        self.free_until.set(free_until.unwrap_or(0));
+        free_until.is_some()
+    }
+
+    /// Calls as many of those who wait for a turn as it can serve, one of each run after the other.
+    fn call(&self, runs: &[Rc<ShardRun>], now: u64) {
+        if self.queued.get() == 0 || runs.is_empty() {
             return;
         }
-        yielded.rotate_left(1);
-        yielded.drain(..).for_each(Waker::wake);
-        // Its memory serves again. To wake a task may drop it, and so run code of the user.
-        let mut place = self.yielded.borrow_mut();
-        if place.is_empty() {
-            *place = yielded;
+        let mut calls = self.calls.get();
+        let most = calls.begin();
+        let mut called = self.called.take();
+        runs.iter().for_each(|run| run.begin_calls());
+        let first = calls.first(runs.len());
+        let mut in_a_row = 0;
+        for run in runs.iter().cycle().skip(first) {
+            if called.len() as u32 == most || in_a_row == runs.len() {
+                break;
+            }
+            match run.call_next(now) {
+                Some(waker) => {
+                    called.push(waker);
+                    in_a_row = 0;
+                }
+                None => in_a_row += 1,
+            }
         }
+        calls.called(called.len() as u32);
+        self.calls.set(calls);
+        // To wake a task may drop it, and so run code of the user: nothing is borrowed here.
+        called.drain(..).for_each(Waker::wake);
+        self.called.replace(called);
+        // Those that were not called want another turn.
         self.stir();
     }
 
@@ -144,6 +180,9 @@ impl Shard {
 
     pub(crate) fn count_poll(&self) {
         self.polls.set(self.polls.get() + 1);
+        // Who comes while others wait goes behind them.
+        let free_until = if self.queued.get() == 0 { self.slice_end.get() } else { 0 };
+        self.free_until.set(free_until);
         // What this task reads is its own, and what others have read is not.
         self.ring.forget_receipt();
     }
@@ -221,11 +260,14 @@ pub(crate) async fn main(
         now: Cell::new(clock.now()),
         clock,
         slice_end: Cell::new(0),
+        free_until: Cell::new(0),
         polls: Cell::new(0),
         idle_ns: Cell::new(0),
         look: Cell::default(),
         stirred: Cell::new(false),
-        yielded: RefCell::default(),
+        queued: Rc::default(),
+        calls: Cell::default(),
+        called: RefCell::default(),
         runs: RefCell::new(Vec::new()),
         services: Cell::new(0),
         timers: Timers::default(),
@@ -281,7 +323,7 @@ async fn drive(shard: &Rc<Shard>, commands: &Receiver<Command>) {
             in_flight |= run.has_in_flight();
             done |= run.is_done();
         }
-        shard.resume();
+        shard.call(&runs, now);
         if done {
             let mut runs = shard.runs.borrow_mut();
             runs.retain(|run| !run.is_done());
@@ -315,14 +357,24 @@ async fn drive(shard: &Rc<Shard>, commands: &Receiver<Command>) {
         };
         let left = shard.now();
         waited = entered.map_or(0, |entered| left.saturating_sub(entered));
-        shard.look.set(shard.look.get().next(left, waited));
+        shard.look.set(shard.look.get().next(left, waited, turn.more));
         #[cfg(feature = "tokio")]
         shard.inbox.deliver(now);
-        shard.slice_end.set(left + SLICE_NS);
+        shard.slice_end.set(left + slice_ns(left, next));
         executor::yield_now().await;
         was_active = turn.completed + turn.submitted > 0 || shard.polls.get() != polls_before;
     }
 }
+
+/// How long the tasks of a turn that begins at `now` may go on starting transactions.
+fn slice_ns(now: u64, next: Next) -> u64 {
+    let long = *LONG.get_or_init(|| {
+        std::env::var("SLICE").ok().and_then(|t| t.parse().ok()).unwrap_or(LONG_SLICE_NS)
+    });
+    let short = SLICE_NS.min(long);
+    next.at_ns.saturating_sub(now).clamp(short, long)
+}
+static LONG: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
 
 /// How much of a turn of `length` nanoseconds the shard had nothing to do in. It waits in the kernel
 /// only when nothing is left to do and to submit, so that wait is idle even if a completion ends it.
@@ -339,12 +391,19 @@ struct Look {
     since_ns: u64,
     /// The end of the last look.
     at_ns: u64,
+    /// The end of the last look that saw all that had come.
+    all_ns: u64,
 }
 
 impl Look {
-    /// Another look has ended at `left_ns`, of which so much was a wait in the kernel.
-    fn next(self, left_ns: u64, waited_ns: u64) -> Self {
-        Self { since_ns: self.at_ns.saturating_add(waited_ns).min(left_ns), at_ns: left_ns }
+    /// Another look has ended at `left_ns`, of which so much was a wait in the kernel, and which has
+    /// left something unseen if there is `more`.
+    fn next(self, left_ns: u64, waited_ns: u64, more: bool) -> Self {
+        Self {
+            since_ns: self.all_ns.saturating_add(waited_ns).min(left_ns),
+            at_ns: left_ns,
+            all_ns: if more { self.all_ns } else { left_ns },
+        }
     }
 
     #[inline]
@@ -466,7 +525,7 @@ mod tests {
     #[test]
     fn an_answer_is_seen_late_by_no_more_than_the_time_since_the_look_before() {
         // Two looks, at 1 000 and 1 700, neither of which waited.
-        let look = Look::default().next(1_000, 0).next(1_700, 0);
+        let look = Look::default().next(1_000, 0, false).next(1_700, 0, false);
         assert_eq!(look.late_ns(400, 1_750), 750);
         // It started between them: its answer is no older than itself.
         assert_eq!(look.late_ns(1_200, 1_750), 550);
@@ -474,9 +533,13 @@ mod tests {
         assert_eq!(look.late_ns(1_700, 1_750), 0);
         // The second waited for 600 of the 700: what it saw came while it waited, or at the most
         // in the 100 before.
-        let look = Look::default().next(1_000, 0).next(1_700, 600);
+        let look = Look::default().next(1_000, 0, false).next(1_700, 600, false);
         assert_eq!(look.late_ns(400, 1_750), 150);
         // A clock that stands still is no underflow.
-        assert_eq!(look.next(1_700, 10).late_ns(400, 1_700), 0);
+        assert_eq!(look.next(1_700, 10, false).late_ns(400, 1_700), 0);
+        // The look at 1 700 did not see all: what the next ones see may have been there before it.
+        let look = Look::default().next(1_000, 0, false).next(1_700, 0, true).next(1_900, 0, false);
+        assert_eq!(look.late_ns(400, 1_950), 950);
+        assert_eq!(look.next(2_000, 0, false).late_ns(400, 2_010), 110);
     }
 }

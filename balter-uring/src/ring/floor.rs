@@ -21,7 +21,7 @@ use io_uring::{IoUring, cqueue, opcode};
 use super::buffers::{BUFFER_SIZE, BufferPool, GROUP};
 
 /// Room for two entries of each connection in one turn: its send, and its receive armed anew.
-const ENTRIES: u32 = 4096;
+const ENTRIES: u32 = 1 << 14;
 
 /// Most connections of one loop.
 pub const MAX_CONNECTIONS: usize = ENTRIES as usize / 2;

@@ -14,7 +14,7 @@ impl ShardRun {
         Crowd {
             alive: self.instances.get(),
             starting: self.starting.get(),
-            in_flight: self.in_flight.get() + permits.granted() + self.yielded.get(),
+            in_flight: self.in_flight.get() + permits.granted() + permits.queued(),
             waiting: permits.waiting(),
             taken: self.started.get(),
         }

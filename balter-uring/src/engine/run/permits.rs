@@ -1,7 +1,9 @@
 //! The permits of a run on its shard, and the transactions that wait: for a permit, or, started,
 //! for their target.
 
-use std::cell::RefCell;
+mod turns;
+
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
@@ -56,6 +58,10 @@ pub(crate) struct Permits {
     entries: Slab<Entry>,
     lists: [List; State::LISTS],
     turn: u64,
+    /// Entries of all runs of the shard that wait for a turn.
+    queued: Rc<Cell<u32>>,
+    /// Next of those called before that this turn's calls come to.
+    next_called: u32,
 }
 
 /// A transaction that waits, in the list of its state.
@@ -64,6 +70,9 @@ struct Entry {
     waker: Option<Waker>,
     /// Whose transaction it is, and stays.
     instance: Rc<Instance>,
+    /// It was made for a wait for a turn, after which it is of no more use: a transaction that never
+    /// waits is cheaper without a ticket.
+    for_turn: bool,
     /// Of a transaction that is pending or late.
     started: Option<(&'static TransactionMeta, Grant)>,
     before: u32,
@@ -73,6 +82,12 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Idle,
+    /// Waits for a turn in which it may ask for a permit.
+    Queued,
+    /// It is its turn, since this time and turn, and it has not been polled since.
+    Called(u64, u64),
+    /// It was called, and when it was polled the slice had been used up: it keeps its place.
+    Passed,
     /// Waits for a permit.
     Waiting,
     /// The same, for an instance that is in a transaction already, or a task of one: the limit on
@@ -96,7 +111,7 @@ pub(super) struct Lapsed {
 }
 
 impl State {
-    const LISTS: usize = 5;
+    const LISTS: usize = 7;
 
     #[inline]
     fn list(self) -> Option<usize> {
@@ -107,6 +122,8 @@ impl State {
             Self::Granted(..) => Some(2),
             Self::Pending(_) => Some(3),
             Self::Late(..) => Some(4),
+            Self::Queued => Some(5),
+            Self::Called(..) | Self::Passed => Some(6),
         }
     }
 }
@@ -126,13 +143,16 @@ const EMPTY: List = List { first: NONE, last: NONE, length: 0 };
 pub(super) enum Place {
     /// It has not asked before, or its permit has been given to somebody else meanwhile.
     New,
+    /// It waits for its turn to ask, or has just been called.
+    Queued,
     Waiting,
     /// A permit, and when it was handed out.
     Granted(Permit, u64),
 }
 
 impl Permits {
-    pub(super) fn new(spec: &RunSpec, ticks: Ticks) -> Self {
+    /// `queued` is the shard's count of those that wait for a turn.
+    pub(super) fn new(spec: &RunSpec, ticks: Ticks, queued: Rc<Cell<u32>>) -> Self {
         let config = PacerConfig {
             arrival: spec.arrival,
             sequence: spec.part,
@@ -142,7 +162,7 @@ impl Permits {
         };
         let pacer = Pacer::new(config, ticks, spec.end_ns);
         let (entries, lists) = (Slab::new(), [EMPTY; State::LISTS]);
-        Self { pacer, entries, lists, turn: 0 }
+        Self { pacer, entries, lists, turn: 0, queued, next_called: NONE }
     }
 
     /// Transactions that wait for a permit.
@@ -256,6 +276,8 @@ impl Permits {
 
     /// Where the transaction with this ticket stands; a granted permit is taken by asking. What is
     /// in `displaced` is to be dropped outside of the borrow.
+    // Not inlined: a transaction that never waits does not come here, and its way is shorter so.
+    #[inline(never)]
     pub(super) fn place(
         &mut self,
         ticket: &Ticket,
@@ -271,6 +293,7 @@ impl Permits {
                 *displaced = self.remember(ticket.key, cx);
                 Place::Waiting
             }
+            State::Queued | State::Called(..) | State::Passed => Place::Queued,
             State::Idle | State::Pending(_) | State::Late(..) | State::Lapsed => Place::New,
         }
     }
@@ -281,6 +304,7 @@ impl Permits {
             state: State::Idle,
             waker: None,
             instance: Rc::clone(instance),
+            for_turn: false,
             started: None,
             before: NONE,
             after: NONE,
@@ -325,8 +349,12 @@ impl Permits {
     fn leave(&mut self, key: u32) -> State {
         let state = self.entries[key as usize].state;
         self.set(key, State::Idle);
-        if let State::Granted(permit, ..) = state {
-            self.pacer.put_back(permit);
+        match state {
+            State::Granted(permit, ..) => self.pacer.put_back(permit),
+            State::Queued | State::Called(..) | State::Passed => {
+                self.queued.set(self.queued.get() - 1);
+            }
+            _ => {}
         }
         state
     }
