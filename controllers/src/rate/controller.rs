@@ -332,8 +332,8 @@ impl RateController {
     /// Time is up before anything else has ended the search.
     fn run_out(&mut self) {
         let (low, high) = (self.bracket.low, self.bracket.high);
-        self.end = Some(match (self.unstable(), low, high) {
-            (Some(unstable), ..) => unstable,
+        self.end = Some(match (self.unstable().or(self.own_end()), low, high) {
+            (Some(end), ..) => end,
             (None, None, _) if !self.owed.has_succeeded => {
                 SearchEnd::Unreachable { tps: self.tps, share: 1.0 }
             }
@@ -342,6 +342,16 @@ impl RateController {
                 SearchEnd::OutOfTime { low, high }
             }
         });
+    }
+
+    /// It is not the target that keeps the rate from being higher.
+    pub(super) fn own_end(&self) -> Option<SearchEnd> {
+        let tps = self.bracket.low.map_or(self.tps, |low| low.tps);
+        match self.bracket.high?.cause {
+            Cause::Generator { busy } => Some(SearchEnd::Generator { tps, busy }),
+            Cause::Instances => Some(SearchEnd::Instances { tps }),
+            _ => None,
+        }
     }
 
     fn settle_at_goal(&mut self) {

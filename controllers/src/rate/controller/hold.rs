@@ -309,7 +309,7 @@ impl RateController {
         }
         if !fit.is_at_edge {
             self.estimate = Some(fit.estimate);
-            if self.end.is_none() {
+            if matches!(self.end, None | Some(SearchEnd::Found { .. })) {
                 self.end = Some(SearchEnd::Found { tps: fit.estimate.tps });
             }
         }

@@ -91,7 +91,8 @@ impl RateController {
         if self.owed.now_ns() - since_ns > patience_ns {
             let nearest = self.probe.nearest(&self.config.limits);
             let share = nearest.and_then(|(limit, _)| self.probe.sum(limit).share()).unwrap_or(1.0);
-            self.end = Some(SearchEnd::Unreachable { tps: self.tps, share });
+            let unreachable = SearchEnd::Unreachable { tps: self.tps, share };
+            self.end = Some(self.own_end().unwrap_or(unreachable));
             // It may bear less.
             self.set_tps(self.tps / 2.0);
             self.plan = Plan::Wait { since_ns: self.owed.now_ns() };
