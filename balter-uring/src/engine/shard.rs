@@ -368,13 +368,8 @@ async fn drive(shard: &Rc<Shard>, commands: &Receiver<Command>) {
 
 /// How long the tasks of a turn that begins at `now` may go on starting transactions.
 fn slice_ns(now: u64, next: Next) -> u64 {
-    let long = *LONG.get_or_init(|| {
-        std::env::var("SLICE").ok().and_then(|t| t.parse().ok()).unwrap_or(LONG_SLICE_NS)
-    });
-    let short = SLICE_NS.min(long);
-    next.at_ns.saturating_sub(now).clamp(short, long)
+    next.at_ns.saturating_sub(now).clamp(SLICE_NS, LONG_SLICE_NS)
 }
-static LONG: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
 
 /// How much of a turn of `length` nanoseconds the shard had nothing to do in. It waits in the kernel
 /// only when nothing is left to do and to submit, so that wait is idle even if a completion ends it.

@@ -654,6 +654,32 @@ fn a_connect_without_an_answer_can_be_closed() {
     assert_all_closed(&ring);
 }
 
+/// Since Linux 6.13 the kernel handles no more than 20 of them in a call. What is left waits for the
+/// next turn, and counts as read then.
+#[test]
+fn one_turn_takes_all_that_has_come() {
+    // As many as there are buffers to begin with.
+    const SOCKETS: usize = 32;
+    let ring = Ring::new(SOCKETS as u32).expect("io_uring is there");
+    let listener = listener().0;
+    let mut links: Vec<_> = (0..SOCKETS).map(|_| pair(&ring, &listener)).collect();
+    for (socket, _) in &links {
+        assert!(socket.poll_recv(&Context::from_waker(Waker::noop())).is_pending());
+    }
+    ring.turn(Wait::No).expect("the ring works");
+    for (_, peer) in &mut links {
+        peer.write_all(b"an answer").expect("it fits");
+    }
+    let turn = ring.turn(Wait::No).expect("the ring works");
+    assert!(turn.completed >= SOCKETS && !turn.more, "{turn:?}");
+    for (socket, _) in &links {
+        let polled = socket.poll_recv(&Context::from_waker(Waker::noop()));
+        assert!(polled.is_ready(), "it was there before the turn");
+    }
+    drop(links);
+    assert_all_closed(&ring);
+}
+
 /// What is on its way to one socket must not reach the next in its slot.
 #[test]
 fn a_slots_next_socket_meets_nothing_of_the_last() {

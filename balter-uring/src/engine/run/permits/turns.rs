@@ -68,16 +68,15 @@ impl Permits {
             let called = State::Called(now, self.turn);
             let entry = &mut self.entries[key as usize];
             self.next_called = entry.after;
-            match entry.state {
+            let state = entry.state;
+            match state {
                 State::Passed => {
                     entry.state = called;
                     return entry.waker.clone();
                 }
-                State::Called(at, turn) => {
-                    // Should it be polled after all, it asks anew.
-                    if self.is_unpolled(now, at, turn) {
-                        self.leave(key);
-                    }
+                // Should it be polled after all, it asks anew.
+                State::Called(at, turn) if self.is_unpolled(now, at, turn) => {
+                    self.leave(key);
                 }
                 _ => {}
             }
