@@ -513,6 +513,7 @@ mod tests {
                 failing_ns: u64::MAX,
                 class: Some("x".repeat(100)),
             },
+            Verdict::Failures { failures, completed, class: Some("x".repeat(100)) },
             Verdict::Silent { started: completed },
             Verdict::NotFound { end: SearchEnd::Unreachable { tps: 1e9, share: 0.5 } },
             Verdict::NotFound {
