@@ -23,7 +23,10 @@ use crate::ring::{self, Ring, RingWaker, Wait};
 /// can be where transactions take next to no time.
 const SLICE_NS: u64 = 50_000;
 
-/// The same while nothing else is due sooner.
+/// The same while nothing else is due sooner, as in a closed loop. Longer slices start more at a time,
+/// and answers to these wait for each other: with 1 024 connections on a saturated core the service
+/// time's median was 0.26, 0.52, 0.98 and 1.97 ms with slices of 50, 100, 200 and 400 µs, at 38, 38, 49
+/// and 48 thousand requests a second.
 const LONG_SLICE_NS: u64 = 200_000;
 
 /// A shard spins from so long before a permit is due: waking up from a wait in the kernel takes
@@ -494,6 +497,14 @@ mod tests {
             assert_eq!((both.at_ns, both.permit_ns), (NOW + 130_000, NOW + 150_000));
         }
         assert_eq!(Next::NEVER.or(Next::NEVER).at_ns, u64::MAX);
+    }
+
+    #[test]
+    fn a_slice_is_short_when_something_is_due() {
+        assert_eq!(slice_ns(NOW, Next::NEVER), LONG_SLICE_NS);
+        assert_eq!(slice_ns(NOW, next(120, None)), 120_000);
+        assert_eq!(slice_ns(NOW, next(5_000, Some(10))), SLICE_NS);
+        assert_eq!(slice_ns(NOW, Next::plain(0)), SLICE_NS);
     }
 
     #[test]
