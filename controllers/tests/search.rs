@@ -433,3 +433,35 @@ fn a_generator_with_a_ceiling_of_its_own_is_not_called_the_targets() {
         assert!(right, "{end:?}");
     }
 }
+
+/// A run that goes on, of evenly spaced arrivals at a few hundred a second: Balter's own suite.
+#[test]
+fn a_run_of_twenty_seconds_has_found_a_low_capacity_by_then() {
+    let refusing = |seed| {
+        let bound = Bound::RefusesShare { tps: 650.0, lately_s: 0.4 };
+        Target::new(Service::Fixed(MS), bound, seed)
+    };
+    let slowing = |seed| Target::new(Service::Fixed(400.0 * MS), Bound::Slows(1_000.0), seed);
+    within_a_run("refuses beyond 650", refusing, &errors(0.03), 250, 600.0..725.0);
+    within_a_run("slows, 400 ms at 1000", slowing, &latency(260, 0.9), 350, 550.0..750.0);
+}
+
+fn within_a_run(
+    name: &str,
+    make: impl Fn(u64) -> Target + Sync,
+    limits: &[Limit],
+    start_tps: u32,
+    right: std::ops::Range<f64>,
+) {
+    let held = seeds(kinds_seeds(), |seed| {
+        let mut run = Run::new(make(seed), limits, start_tps, false, seed);
+        run.generator = run.generator.clone().evenly();
+        let took_s = run.until_end(f64::INFINITY, 20.0);
+        (took_s, run.tps())
+    });
+    let mut took: Vec<_> = held.iter().map(|one| one.0).collect();
+    let wrong = held.iter().filter(|one| !right.contains(&one.1)).count();
+    let (median, most) = (quantile(&mut took, 0.5), quantile(&mut took, 1.0));
+    println!("{name:22}: found after {median:.1} s, {most:.1} s at most; {wrong} wrong");
+    assert!(most < 15.0 && wrong == 0, "{name}: {most} s, {wrong} wrong: {held:?}");
+}

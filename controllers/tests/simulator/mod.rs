@@ -79,6 +79,11 @@ pub(crate) enum Bound {
         burst_s: f64,
         counts_refused: bool,
     },
+    /// What of the load, as it was lately, is beyond it fails, evenly.
+    RefusesShare {
+        tps: f64,
+        lately_s: f64,
+    },
     /// What is beyond it waits in front of the service.
     Queues(f64),
     /// The service time is multiplied with the load over this rate, lately (100 ms).
@@ -201,6 +206,16 @@ impl Target {
                 well &= takes;
                 free + service
             }
+            Bound::RefusesShare { tps, lately_s } => {
+                let age = (at - self.load_ns) / SECOND / lately_s;
+                self.load = self.load * (-age).exp() + 1.0 / lately_s;
+                self.load_ns = at;
+                self.tokens += (1.0 - tps * health / self.load).max(0.0);
+                let refused = self.tokens >= 1.0;
+                self.tokens -= f64::from(u8::from(refused));
+                well &= !refused;
+                free + service
+            }
             Bound::Queues(tps) => {
                 let begin = self.still_until(at.max(self.queue_free_ns));
                 self.queue_free_ns = begin + SECOND / (tps * health);
@@ -235,6 +250,8 @@ pub(crate) struct Generator {
     ceiling: f64,
     pub(crate) max_in_flight: usize,
     timeout_ns: f64,
+    /// Arrivals are evenly spaced, not at random.
+    even: bool,
 }
 
 impl Generator {
@@ -251,11 +268,17 @@ impl Generator {
             ceiling: f64::INFINITY,
             max_in_flight: 100_000,
             timeout_ns: 10e9,
+            even: false,
         }
     }
 
     pub(crate) fn ceiling(mut self, tps: f64) -> Self {
         self.ceiling = tps;
+        self
+    }
+
+    pub(crate) fn evenly(mut self) -> Self {
+        self.even = true;
         self
     }
 
@@ -322,7 +345,7 @@ impl Generator {
             } else {
                 let at = self.next_ns;
                 window.planned += 1;
-                let gap = SECOND / tps * self.random.exponential();
+                let gap = SECOND / tps * if self.even { 1.0 } else { self.random.exponential() };
                 self.next_ns += gap;
                 let fits = self.under_way.len() < self.max_in_flight;
                 if self.backlog.is_empty() && fits && self.ceiling.is_infinite() {

@@ -25,8 +25,7 @@ const FARTHEST: f64 = 0.04;
 /// The estimate is moved by no more than this in a round.
 const LARGEST_STEP: f64 = 0.06;
 
-/// A round lasts so many windows, or until so many transactions should have broken the limit.
-const ROUND: u32 = 8;
+/// A round lasts until so many transactions should have broken the limit, or for so many windows.
 const LONGEST_ROUND: u32 = 20;
 const EXPECTED: f64 = 12.0;
 
@@ -47,20 +46,32 @@ const ROUNDS: u32 = 5;
 /// stops as soon as it seems narrow stops where it seems so by chance.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
+    /// Fewest windows of a round.
+    round: u32,
     enough: f64,
     shortest_ns: u64,
     longest_ns: u64,
+    /// It takes so many relaxation times or service times longer, but no longer than [`LONGER_NS`].
+    longer: f64,
 }
 
-const QUICKLY: Patience =
-    Patience { enough: 0.025, shortest_ns: 3_000_000_000, longest_ns: 4_000_000_000 };
+const QUICKLY: Patience = Patience {
+    round: 7,
+    enough: 0.025,
+    shortest_ns: 3_000_000_000,
+    longest_ns: 4_000_000_000,
+    longer: 5.0,
+};
 
 /// Where the rate is all that the run is for.
-const CAREFULLY: Patience =
-    Patience { enough: 0.02, shortest_ns: 5_000_000_000, longest_ns: 8_000_000_000 };
+const CAREFULLY: Patience = Patience {
+    round: 8,
+    enough: 0.02,
+    shortest_ns: 5_000_000_000,
+    longest_ns: 8_000_000_000,
+    longer: 20.0,
+};
 
-/// It takes so many relaxation times or service times longer, but no longer than this.
-const LONGER: f64 = 20.0;
 const LONGER_NS: f64 = 10e9;
 
 /// Rounds in a row without any use of the limit, after which it is sought anew.
@@ -160,10 +171,15 @@ impl RateController {
         (2_f64.ln() / self.steepness).clamp(0.005, FARTHEST)
     }
 
+    fn patience(&self) -> Patience {
+        if self.config.until_found { CAREFULLY } else { QUICKLY }
+    }
+
     /// What was seen so soon after a much lower rate says nothing of this one.
     pub(super) fn refills_ns(&self, measurement: &Measurement) -> u64 {
         match self.config.limits[measurement.limit] {
-            Limit::ErrorRate(_) => CREDIT_NS,
+            Limit::ErrorRate(_) if self.config.until_found => CREDIT_NS,
+            Limit::ErrorRate(_) => REFILLS_NS,
             Limit::Latency { .. } => REFILLS_NS,
         }
     }
@@ -202,7 +218,7 @@ impl RateController {
         if self.probe.windows >= GROWS && grows {
             return self.queue_grows(limit);
         }
-        let whole = self.probe.windows >= ROUND && self.probe.length_ns >= lasts_ns;
+        let whole = self.probe.windows >= self.patience().round && self.probe.length_ns >= lasts_ns;
         if !(whole && (expects || self.probe.windows >= LONGEST_ROUND && seen.of >= 10)) {
             return;
         }
@@ -263,10 +279,9 @@ impl RateController {
             let most = LARGEST_STEP * f64::from(1 << astray.min(4));
             let step = (fit.estimate.tps / center).ln().clamp(-LARGEST_STEP, most);
             next = center * step.exp();
-            let Patience { enough, shortest_ns, mut longest_ns } =
-                if self.config.until_found { CAREFULLY } else { QUICKLY };
+            let Patience { enough, shortest_ns, mut longest_ns, longer, .. } = self.patience();
             let forgets_ns = self.owed.service_ns().max(self.relaxes_ns(limit));
-            longest_ns += (LONGER * forgets_ns).min(LONGER_NS) as u64;
+            longest_ns += (longer * forgets_ns).min(LONGER_NS) as u64;
             let pauses = self.config.until_found && !self.pauses.is_empty();
             if pauses {
                 // Some more of them have to be seen.
@@ -324,10 +339,12 @@ impl RateController {
             if fit.seen.share() <= Some(self.config.limits[limit].share()) {
                 return self.climb_on();
             }
-            // Much less of it will show.
-            self.bracket.low = None;
-            self.floor = Some((self.tps, fit.seen.share().unwrap_or(1.0)));
-            return self.turn_back(Cause::Limit(limit), 2.0);
+            if self.config.until_found {
+                // Much less of it will show.
+                self.bracket.low = None;
+                self.floor = Some((self.tps, fit.seen.share().unwrap_or(1.0)));
+                return self.turn_back(Cause::Limit(limit), 2.0);
+            }
         }
         let mut estimate = fit.estimate;
         let mut says_something = !fit.is_at_edge && estimate.uncertainty() < TOO_WIDE;
