@@ -29,9 +29,6 @@ const LARGEST_STEP: f64 = 0.06;
 const LONGEST_ROUND: u32 = 20;
 const EXPECTED: f64 = 12.0;
 
-/// And for so many relaxation times of a queue.
-const ROUND_RELAXES: f64 = 3.0;
-
 /// One in so many of the transactions within a relaxation time tells something new.
 const RESEMBLES: f64 = 0.7;
 
@@ -48,6 +45,8 @@ const ROUNDS: u32 = 5;
 struct Patience {
     /// Fewest windows of a round.
     round: u32,
+    /// And fewest relaxation times of a queue.
+    relaxes: f64,
     enough: f64,
     shortest_ns: u64,
     longest_ns: u64,
@@ -57,6 +56,7 @@ struct Patience {
 
 const QUICKLY: Patience = Patience {
     round: 7,
+    relaxes: 1.0,
     enough: 0.025,
     shortest_ns: 3_000_000_000,
     longest_ns: 4_000_000_000,
@@ -66,6 +66,7 @@ const QUICKLY: Patience = Patience {
 /// Where the rate is all that the run is for.
 const CAREFULLY: Patience = Patience {
     round: 8,
+    relaxes: 3.0,
     enough: 0.02,
     shortest_ns: 5_000_000_000,
     longest_ns: 8_000_000_000,
@@ -212,8 +213,8 @@ impl RateController {
         let odds = share.min(1.0 - share);
         let seen = self.probe.sum(limit);
         let expects = seen.of as f64 * odds >= EXPECTED;
-        let lasts_ns =
-            (2.0 * self.owed.service_ns()).max(ROUND_RELAXES * self.relaxes_ns(limit)) as u64;
+        let lasts_ns = (2.0 * self.owed.service_ns())
+            .max(self.patience().relaxes * self.relaxes_ns(limit)) as u64;
         let grows = self.probe.growth().or(self.owed.growth()).is_some();
         if self.probe.windows >= GROWS && grows {
             return self.queue_grows(limit);
