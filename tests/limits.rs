@@ -317,6 +317,9 @@ fn a_target_that_dies_is_relieved_and_the_run_has_not_reached_its_goal() {
     assert!(statistics.tps_limited);
     let failed: u64 = statistics.counts.failed;
     assert!(failed < 2_000, "{failed} were asked of a target that failed them all");
+    // What it bore before it does no more.
+    let search = statistics.search.as_ref().expect("searched");
+    assert!(search.capacity.is_none() && search.end.is_none_or(|end| !end.is_found()));
 }
 
 #[test]

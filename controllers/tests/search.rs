@@ -444,6 +444,10 @@ fn a_run_of_twenty_seconds_has_found_a_low_capacity_by_then() {
     let slowing = |seed| Target::new(Service::Fixed(400.0 * MS), Bound::Slows(1_000.0), seed);
     within_a_run("refuses beyond 650", refusing, &errors(0.03), 250, 600.0..725.0);
     within_a_run("slows, 400 ms at 1000", slowing, &latency(260, 0.9), 350, 550.0..750.0);
+    let queueing = |seed| Target::new(Service::Fixed(0.2 * MS), Bound::Queues(700.0), seed);
+    within_a_run("queues beyond 700", queueing, &latency(200, 0.95), 400, 600.0..730.0);
+    let jittery = |seed| Target::new(Service::Exponential(2.0 * MS), Bound::Queues(700.0), seed);
+    within_a_run("queues beyond 700, 2 ms", jittery, &latency(200, 0.95), 400, 600.0..730.0);
 }
 
 fn within_a_run(
@@ -463,5 +467,5 @@ fn within_a_run(
     let wrong = held.iter().filter(|one| !right.contains(&one.1)).count();
     let (median, most) = (quantile(&mut took, 0.5), quantile(&mut took, 1.0));
     println!("{name:22}: found after {median:.1} s, {most:.1} s at most; {wrong} wrong");
-    assert!(most < 15.0 && wrong == 0, "{name}: {most} s, {wrong} wrong: {held:?}");
+    assert!(most < 19.0 && wrong == 0, "{name}: {most} s, {wrong} wrong: {held:?}");
 }

@@ -435,13 +435,9 @@ impl Search {
 
     /// The rate was to be found and has been.
     pub(super) fn is_done(&self) -> bool {
-        let has_ended = self.controller.end().is_some_and(|end| match end {
-            // To be shown that it can be held.
-            SearchEnd::Found { .. } | SearchEnd::GoalReached | SearchEnd::Saturated { .. } => {
-                self.held > SHOWN
-            }
-            _ => true,
-        });
+        // A rate is to be shown that it can be held.
+        let is_shown = self.held > SHOWN;
+        let has_ended = self.controller.end().is_some_and(|end| !end.is_found() || is_shown);
         self.until_found && has_ended
     }
 

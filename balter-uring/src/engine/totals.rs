@@ -406,9 +406,16 @@ impl Totals {
             }),
             ..evidence
         };
-        let (steady, search) =
+        let (steady, mut search) =
             summary.search.map_or((None, None), |ended| (ended.steady, Some(ended.search)));
         let verdict = judge(&evidence);
+        if let (Some(search), Verdict::Failing { .. } | Verdict::Silent { .. }) =
+            (&mut search, &verdict)
+        {
+            // What was found before is no longer so.
+            search.capacity = None;
+            search.end = search.end.filter(|end| !end.is_found());
+        }
         // A search asks for less than the goal on purpose, but not than what it holds.
         let shortfall = match &evidence.search {
             Some(search) => search.steady.as_deref().and_then(Shortfall::of),

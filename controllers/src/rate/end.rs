@@ -52,6 +52,17 @@ pub enum SearchEnd {
     },
 }
 
+impl SearchEnd {
+    /// A rate was found that the target bears.
+    #[must_use]
+    pub fn is_found(&self) -> bool {
+        matches!(
+            self,
+            SearchEnd::Found { .. } | SearchEnd::GoalReached | SearchEnd::Saturated { .. }
+        )
+    }
+}
+
 impl std::fmt::Display for SearchEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {

@@ -111,6 +111,8 @@ pub(super) struct Fit {
     pub(super) seen: Broken,
     /// It lies at the edge of what was tried, or beyond.
     pub(super) is_at_edge: bool,
+    /// It lies beyond all that was tried.
+    pub(super) is_beyond: bool,
     /// Higher rates break the limit more than lower ones, by more than an accident.
     pub(super) depends: bool,
 }
@@ -239,6 +241,8 @@ impl Evidence {
         };
         let (low, middle, high) = (quantile(0.025), quantile(0.5), quantile(0.975));
         let heaviest = candidates.iter().max_by(|a, b| a.likelihood.total_cmp(&b.likelihood))?;
+        let lowest = points.iter().map(|point| point.at).fold(f64::INFINITY, f64::min);
+        let highest = points.iter().map(|point| point.at).fold(f64::NEG_INFINITY, f64::max);
         let mut seen = Broken::default();
         for point in &points {
             seen.add(Broken { over: point.over as u64, of: point.of as u64 });
@@ -252,6 +256,7 @@ impl Evidence {
             steepness: heaviest.k,
             seen,
             is_at_edge: is_beside(&points, middle),
+            is_beyond: middle > highest + 0.01 || middle < lowest - 0.01,
             depends: depends(&points, scatter),
         })
     }

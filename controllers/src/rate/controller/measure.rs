@@ -50,17 +50,19 @@ struct Patience {
     enough: f64,
     shortest_ns: u64,
     longest_ns: u64,
-    /// It takes so many relaxation times or service times longer, but no longer than [`LONGER_NS`].
+    /// It takes so many relaxation times or service times longer, but no longer than this by more.
     longer: f64,
+    longer_ns: f64,
 }
 
 const QUICKLY: Patience = Patience {
-    round: 7,
-    relaxes: 1.0,
+    round: 6,
+    relaxes: 0.0,
     enough: 0.025,
-    shortest_ns: 3_000_000_000,
+    shortest_ns: 0,
     longest_ns: 4_000_000_000,
-    longer: 5.0,
+    longer: 20.0,
+    longer_ns: 40e9,
 };
 
 /// Where the rate is all that the run is for.
@@ -71,9 +73,8 @@ const CAREFULLY: Patience = Patience {
     shortest_ns: 5_000_000_000,
     longest_ns: 8_000_000_000,
     longer: 20.0,
+    longer_ns: 10e9,
 };
-
-const LONGER_NS: f64 = 10e9;
 
 /// Rounds in a row without any use of the limit, after which it is sought anew.
 const MOST_ASTRAY: u32 = 3;
@@ -188,18 +189,19 @@ impl RateController {
     /// For how long windows resemble each other in how they break a limit.
     fn relaxes_ns(&self, limit: usize) -> f64 {
         match self.config.limits[limit] {
-            Limit::ErrorRate(_) => 0.0,
-            Limit::Latency { .. } => self.relaxation.time_ns(),
+            Limit::Latency { .. } if self.config.until_found => self.relaxation.time_ns(),
+            // Of a run that goes on more will be seen while it holds.
+            _ => 0.0,
         }
     }
 
     fn fit(&self, limit: usize, near: f64, prior: Prior) -> Option<Fit> {
-        let Self { config, relaxation, tps, .. } = self;
+        let Self { config, tps, .. } = self;
         let share = config.limits[limit].share();
         let (refuses, resembles) = match config.limits[limit] {
             Limit::ErrorRate(_) => (true, 1.0),
             // Of a queue, what comes within its relaxation time breaks the limit together, mostly.
-            Limit::Latency { .. } => (false, RESEMBLES * tps * relaxation.time_ns() / 1e9),
+            Limit::Latency { .. } => (false, RESEMBLES * tps * self.relaxes_ns(limit) / 1e9),
         };
         let sought = Sought { limit, share, refuses, resembles };
         self.evidence.fit(sought, near.ln(), self.reach(), prior)
@@ -280,15 +282,17 @@ impl RateController {
             let most = LARGEST_STEP * f64::from(1 << astray.min(4));
             let step = (fit.estimate.tps / center).ln().clamp(-LARGEST_STEP, most);
             next = center * step.exp();
-            let Patience { enough, shortest_ns, mut longest_ns, longer, .. } = self.patience();
+            let Patience { enough, shortest_ns, mut longest_ns, longer, longer_ns, .. } =
+                self.patience();
             let forgets_ns = self.owed.service_ns().max(self.relaxes_ns(limit));
-            longest_ns += (longer * forgets_ns).min(LONGER_NS) as u64;
+            longest_ns += (longer * forgets_ns).min(longer_ns) as u64;
             let pauses = self.config.until_found && !self.pauses.is_empty();
             if pauses {
                 // Some more of them have to be seen.
                 longest_ns = longest_ns.max(LONG_ENOUGH_FOR_PAUSES_NS);
             }
-            let narrow = !pauses && fit.estimate.uncertainty() <= enough && !fit.is_at_edge;
+            let is_off = if self.config.until_found { fit.is_at_edge } else { fit.is_beyond };
+            let narrow = !pauses && fit.estimate.uncertainty() <= enough && !is_off;
             let took_ns = self.owed.now_ns() - begun_ns;
             let is_long = took_ns >= longest_ns;
             if round >= ROUNDS && (is_long || narrow && took_ns >= shortest_ns) {
@@ -328,7 +332,8 @@ impl RateController {
     }
 
     fn found(&mut self, limit: usize, fit: Fit) {
-        if fit.is_at_edge && fit.seen.share() > Some(self.config.limits[limit].share()) {
+        let is_off = if self.config.until_found { fit.is_at_edge } else { fit.is_beyond };
+        if is_off && fit.seen.share() > Some(self.config.limits[limit].share()) {
             // Not even the lowest rate was borne. If that was the lower edge, it was an accident.
             let near = |low: &Edge| low.tps > 0.94 * self.tps;
             self.bracket.low = self.bracket.low.filter(|low| !near(low));
